@@ -1,0 +1,406 @@
+"""The command: one function per verb. Parse, call the library function of the same name, print."""
+
+import dataclasses
+import json
+import os
+import shlex
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from striate.errors import DONE, StriateError, UserError, nearest
+
+HELP = """striate: train, evaluate and explain ImageNet-style image classifiers
+
+  striate train DATA         train, or go on where the same command was stopped
+  striate evaluate RUN       score a run (or a network with --weights): top-1, top-5, interval, per class
+  striate predict RUN PHOTO… name what is in photos
+  striate report RUN         one offline HTML page about a run
+  striate data make DIR      write a rendered data set in the layout of a real one
+  striate VERB --help        all options of a verb
+
+DATA is a folder (class folders, ILSVRC or Tiny ImageNet as they ship), a CSV or JSONL list, or the word builtin.
+Exit codes: 0 done, 1 bug, 2 usage, 3 data, 4 checkpoint, 5 non-finite, 6 resources, 75 saved: run the same command again.
+"""
+
+Arguments = TypeVar("Arguments")
+
+
+def main() -> None:
+    """The entry point of the `striate` command."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(argv: list[str]) -> int:
+    """Runs one command line and returns its exit code; no traceback reaches the user except for a bug."""
+    if not argv or argv[0] in {"-h", "--help", "help"}:
+        print(HELP, end="")
+        return DONE if argv else 2
+    if argv[0] in {"-V", "--version"}:
+        from importlib import metadata
+
+        print(metadata.version("striate"))
+        return DONE
+    verb = VERBS.get(argv[0])
+    try:
+        if verb is None:
+            raise UserError(f"striate has no verb '{argv[0]}'.{nearest(argv[0], VERBS)} Verbs: {', '.join(VERBS)}.")
+        return verb(argv[1:])
+    except StriateError as error:
+        print(f"striate: {error}", file=sys.stderr)
+        if "--json" in argv:
+            print(json.dumps({"error": str(error), "exit_code": error.exit_code}))
+        return error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output has gone
+        return DONE
+    except KeyboardInterrupt:
+        print("striate: interrupted before there was anything to save.", file=sys.stderr)
+        return 130
+    except Exception:
+        traceback.print_exc()
+        print(
+            "\nstriate: this is a bug in striate, not a mistake of yours. Please report it with the lines above, the command\n"
+            f"  {shlex.join(['striate', *argv])}\nand the versions in the run's environment.json.",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def _parse(kind: type[Arguments], argv: list[str], verb: str, description: str) -> Arguments:
+    import tyro
+
+    return tyro.cli(kind, args=argv, prog=f"striate {verb}", description=description)
+
+
+# ---------------------------------------------------------------- train
+
+
+def train(argv: list[str]) -> int:
+    """Train a classifier on DATA, or go on with the run that the same command began."""
+    import tyro
+
+    from striate import recipe as recipes
+    from striate.recipes import catalog
+
+    options, argv = _builder_options(argv)
+    named = _value_of(argv, "--recipe")
+    shown = catalog.find(named) if named else recipes.Recipe()
+
+    @dataclass(frozen=True)
+    class Train:
+        # A folder, a CSV or JSONL list, or the word builtin.
+        images: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+        # Where to start from: a name, or a recipe.json. Recipes: see docs/recipes.md.
+        recipe: str | None = None
+        # The folder that runs are made in.
+        out: Path = Path("runs")
+        # The run's folder; by default data, model and six digits of the recipe.
+        name: str | None = None
+        # Start beside an existing run of that name.
+        new: bool = False
+        # Accept a difference to an existing run's recipe: GROUP.FIELD, several allowed.
+        override: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+        # Go on although images were added, removed or changed.
+        accept_data_change: bool = False
+        # Save and exit with 75 before this much time has passed: 90s, 15m, 11h30m.
+        stop_after: str | None = None
+        # Threads that read images, or processes:N; auto measures by the machine.
+        workers: str = "auto"
+        # auto, cpu, cuda, cuda:N or mps.
+        device: str = "auto"
+        # One JSON object on the last line of standard output.
+        json: bool = False
+        model: recipes.ModelGroup = shown.model
+        data: recipes.DataGroup = shown.data
+        augment: recipes.AugmentGroup = shown.augment
+        loss: recipes.LossGroup = shown.loss
+        optim: recipes.OptimGroup = shown.optim
+        budget: recipes.BudgetGroup = shown.budget
+
+    given = _parse(Train, argv, "train", train.__doc__ or "")
+    changes = {name: recipes.get(given, name) for name in _typed_fields(argv)} | options  # type: ignore[arg-type]
+    from striate import sitting
+
+    request = sitting.Request(
+        data=given.images,
+        recipe=given.recipe,
+        changes=changes,
+        out=given.out,
+        name=given.name,
+        new=given.new,
+        override=given.override,
+        accept_data_change=given.accept_data_change,
+        stop_after=given.stop_after,
+        workers=given.workers,
+        device=given.device,
+        command=shlex.join(["striate", "train", *sys.argv[2:]]),
+    )
+    run_folder, exit_code = sitting.sit(request)
+    if given.json:
+        print(json.dumps({"run": str(run_folder.path), "exit_code": exit_code, "status": run_folder.status, "best": run_folder.best}))
+    return exit_code
+
+
+def _builder_options(argv: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """Takes `--model.options.KEY VALUE` out of the arguments. Returns {"model.options.KEY": value} and the rest."""
+    found: dict[str, Any] = {}
+    rest: list[str] = []
+    place = 0
+    while place < len(argv):
+        word = argv[place]
+        if word.startswith("--model.options."):
+            name, equals, value = word.removeprefix("--").partition("=")
+            if not equals:
+                place += 1
+                if place >= len(argv):
+                    raise UserError(f"--{name}: expected a value after it.")
+                value = argv[place]
+            found[name.replace("-", "_")] = value
+        else:
+            rest.append(word)
+        place += 1
+    return found, rest
+
+
+def _value_of(argv: list[str], option: str) -> str | None:
+    """The value of an option that decides how the rest is parsed; None where it is absent."""
+    for place, word in enumerate(argv):
+        if word == option and place + 1 < len(argv):
+            return argv[place + 1]
+        if word.startswith(option + "="):
+            return word.partition("=")[2]
+    return None
+
+
+def _typed_fields(argv: list[str]) -> list[str]:
+    """The recipe fields that were typed, as "group.field", in the order of the recipe."""
+    from striate import recipe as recipes
+
+    short = recipes.short_names()
+    known = recipes.field_names()
+    typed = set()
+    for word in argv:
+        if not word.startswith("-"):
+            continue
+        name = word.partition("=")[0].lstrip("-")
+        group, dot, inner = name.rpartition(".")
+        for plain in (name, group + dot + inner.removeprefix("no-")):
+            plain = short.get(plain.replace("_", "-"), plain.replace("-", "_"))
+            if plain in known:
+                typed.add(plain)
+    return [name for name in known if name in typed]
+
+
+# ---------------------------------------------------------------- evaluate, predict, report
+
+
+@dataclass(frozen=True)
+class _Scoring:
+    # best, last or step-N, of a run.
+    checkpoint: str = "best"
+    # Take the raw weights where there are averaged ones (EMA).
+    raw: bool = False
+    # fp32 for the reference numbers, bf16 or fp16 for speed, auto for what is fast here.
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
+    # auto, cpu, cuda, cuda:N or mps.
+    device: str = "auto"
+    # Threads that read images, or processes:N.
+    workers: str = "auto"
+
+
+def evaluate(argv: list[str]) -> int:
+    """Score a run, or a network with --weights, on labelled images."""
+    import tyro
+
+    @dataclass(frozen=True)
+    class Evaluate(_Scoring):
+        # A run folder, or the name of a network.
+        network: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|MODEL")] = ""
+        # Labelled images; by default the run's own validation set.
+        data: str | None = None
+        # Which split of the data; by default the validation set.
+        split: Literal["train", "val", "test"] | None = None
+        # How each image is looked at: center.
+        views: str = "center"
+        # Weights for a network by name: a .safetensors file or a checkpoint folder.
+        weights: str | None = None
+        # Side of the input for a network by name, in pixels.
+        img_size: int = 224
+        # Score on data that has a part of the network's classes.
+        subset: bool = False
+        # One JSON object on the last line of standard output.
+        json: bool = False
+
+    given = _parse(Evaluate, argv, "evaluate", evaluate.__doc__ or "")
+    if not given.network:
+        raise UserError("evaluate: give a run folder, such as runs/demo, or the name of a network with --weights.")
+    from striate.evaluate import open as opened
+    from striate.evaluate.score import headline
+
+    summary, folder = opened.evaluate(
+        given.network,
+        given.data,
+        split=given.split,
+        weights=given.weights,
+        views=given.views,
+        checkpoint=given.checkpoint,
+        raw=given.raw,
+        subset=given.subset,
+        size_px=given.img_size,
+        precision=given.precision,
+        device=given.device,
+        workers=given.workers,
+    )
+    print(headline(summary))
+    print(summary["protocol"])
+    for warning in summary["warnings"]:
+        print(f"Warning: {warning}")
+    print(folder)
+    if given.json:
+        print(json.dumps({"folder": str(folder), **summary}))
+    return DONE
+
+
+def predict(argv: list[str]) -> int:
+    """Name what is in photos: files, folders, or a list of names on standard input (-)."""
+    import tyro
+
+    @dataclass(frozen=True)
+    class Predict(_Scoring):
+        # A run folder.
+        network: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = ""
+        # Files and folders; - reads names from standard input.
+        photos: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO…")] = ()
+        # Classes to name for each photo.
+        top: int = 5
+        # Write the table here as well.
+        csv: Path | None = None
+        # One JSON object on the last line of standard output.
+        json: bool = False
+
+    given = _parse(Predict, argv, "predict", predict.__doc__ or "")
+    if not given.network or not given.photos:
+        raise UserError("predict: give a run folder and photos, as in: striate predict runs/demo photos/ --top 5")
+    if given.top < 1:
+        raise UserError(f"--top {given.top}: expected 1 or more.")
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from striate.evaluate import open as opened
+    from striate.evaluate.rows import rows_csv
+    from striate.files import refuse, to_json, write_whole
+
+    names = [name for photo in given.photos for name in (opened.names_from() if photo == "-" else [photo])]
+    rows = opened.predict(
+        given.network,
+        names,
+        top=given.top,
+        checkpoint=given.checkpoint,
+        raw=given.raw,
+        precision=given.precision,
+        device=given.device,
+        workers=given.workers,
+    )
+    if given.csv is not None:
+        try:
+            write_whole(given.csv, rows_csv(rows, given.top))
+        except OSError as error:
+            raise refuse(error, given.csv, "writing the table") from error
+    table = Table(box=None, pad_edge=False)
+    for head in ("photo", *(f"{rank + 1}." for rank in range(min(given.top, max((len(row.ranks) for row in rows), default=1) or 1)))):
+        table.add_column(head, overflow="fold")
+    for row in rows:
+        cells = [f"{rank.name} {rank.probability:.1%}" for rank in row.ranks] or [f"bad: {row.reason}"]
+        table.add_row(*(Text(cell) for cell in (row.key, *cells)))
+    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
+    bad = sum(bool(row.reason) for row in rows)
+    if bad:
+        print(f"{bad} of {len(rows)} photos could not be read; their rows say why.", file=sys.stderr)
+    if given.json:
+        plain = {"rows": [dataclasses.asdict(row) | {"status": row.status} for row in rows], "expected": len(rows), "bad": bad}
+        print(to_json(plain, indent=None))
+    return DONE
+
+
+def report(argv: list[str]) -> int:
+    """Write one offline HTML page about a run."""
+    import tyro
+
+    @dataclass(frozen=True)
+    class Report:
+        # A run folder.
+        run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+        # One JSON object on the last line of standard output.
+        json: bool = False
+
+    given = _parse(Report, argv, "report", report.__doc__ or "")
+    from striate.report.write import write_report
+    from striate.run.folder import open_run
+
+    path = write_report(open_run(given.run).path)
+    print(path)
+    if given.json:
+        print(json.dumps({"report": str(path)}))
+    return DONE
+
+
+# ---------------------------------------------------------------- data
+
+
+def data(argv: list[str]) -> int:
+    """Verbs about data: make."""
+    verbs = {"make": data_make}
+    if not argv or argv[0] in {"-h", "--help"}:
+        print("striate data make DIR   write a rendered data set in the layout of a real one")
+        return DONE if argv else 2
+    if argv[0] not in verbs:
+        raise UserError(f"striate data has no verb '{argv[0]}'.{nearest(argv[0], verbs)} Verbs: {', '.join(verbs)}.")
+    return verbs[argv[0]](argv[1:])
+
+
+def data_make(argv: list[str]) -> int:
+    """Write a rendered data set whose classes a network has to learn, in the layout of a real one."""
+    import tyro
+
+    @dataclass(frozen=True)
+    class Make:
+        # A folder that does not exist yet, or is empty.
+        folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+        # As class folders, as ILSVRC comes from Kaggle, or as Tiny ImageNet ships.
+        layout: Literal["folder", "ilsvrc", "tiny"] = "folder"
+        # Number of classes.
+        classes: int = 12
+        # Training images of each class.
+        per_class: int = 100
+        # Validation images of each class; by default a quarter of per_class.
+        val_per_class: int | None = None
+        # Another seed, other pictures.
+        seed: int = 0
+        # Add the odd files of real sets: CMYK, grey, PNG named JPEG, truncated, 16-bit, EXIF-rotated, alpha.
+        defects: bool = False
+        # One JSON object on the last line of standard output.
+        json: bool = False
+
+    given = _parse(Make, argv, "data make", data_make.__doc__ or "")
+    from striate.data import synthetic
+
+    made = synthetic.make(
+        given.folder,
+        layout=given.layout,
+        classes=given.classes,
+        per_class=given.per_class,
+        val_per_class=given.val_per_class,
+        seed=given.seed,
+        defects=given.defects,
+    )
+    print(f"{given.folder}: {made}")
+    if given.json:
+        print(json.dumps(dataclasses.asdict(made), default=str))
+    return DONE
+
+
+VERBS = {"train": train, "evaluate": evaluate, "predict": predict, "report": report, "data": data}

@@ -1,0 +1,351 @@
+"""From rows of an index to batches of network pixels, ahead of time and always the same ones.
+
+What a batch holds is a pure function: of (seed, step) in training, of the rows in evaluation. Workers (threads, processes, or
+none) change only when it is ready. So the loader has no state, and a resume is `first_step`.
+
+Threads are the default: the decoders, Pillow and numpy release the interpreter while they work. Processes help where foreign
+code does not. A resident set is gathered by threads in either case, as there is nothing to decode.
+An image that cannot be used is dropped from its batch and listed there; what to do about it is decided in the loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from striate import machine
+from striate.data import augment, decode, order, views
+from striate.data.augment import Augmentation
+from striate.data.crew import Failed, Note, Slab, Stuck, notes_bytes, processes_in_order, threads_in_order
+from striate.data.decode import BadImage, Pixels
+from striate.data.index import Index
+from striate.data.resident import Prepare, Resident, failed_error, prepared, stuck_error
+from striate.errors import UserError
+from striate.view import View
+
+_AHEAD: Final = 2  # whole batches made before they are asked for
+_CHUNKS: Final = 4  # jobs of a batch for each worker: few enough to cost nothing, many enough to end together
+_CHUNK_LEAST: Final = 4  # images of a job
+_MOST_AUTO: Final = 16
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Who makes batches: `count` threads or processes beside the training; 0 means the training's own thread."""
+
+    kind: Literal["threads", "processes"]
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Workers:
+        """From "4", "0", "processes:4" or "auto" (threads, one fewer than the cores, at least 1). Raises UserError."""
+        if text == "auto":
+            return cls("threads", min(max(1, machine.cores() - 1), _MOST_AUTO))
+        kind, _, number = text.rpartition(":")
+        if kind in ("", "threads", "processes") and number.isascii() and number.isdigit() and int(number) <= 1024:
+            return cls("processes" if kind == "processes" else "threads", int(number))
+        raise UserError(f"--workers {text}: expected a number of threads (4), 'processes:4', 'auto', or 0 for none.")
+
+    def __str__(self) -> str:
+        return f"processes:{self.count}" if self.kind == "processes" else str(self.count)
+
+
+@dataclass(eq=False)
+class Batch:
+    """Images for one step of a network.
+
+    images: [B, 3, S, S] uint8 in channels_last memory. labels, indices (rows of the index): [B] int64. keys: B of them.
+    bad: (key, reason) of images that were meant to be here and cannot be used; B counts only the others.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    indices: torch.Tensor
+    keys: tuple[str, ...]
+    bad: tuple[tuple[str, str], ...]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(frozen=True, eq=False)
+class Streaming:
+    """Images decoded from their files each time they are needed; the same pixels as `Resident`."""
+
+    index: Index
+    exif: bool
+    shrink_px: int = 0
+
+    @property
+    def prepare(self) -> Prepare:
+        """What `image` gives, as `Resident` says it."""
+        return Prepare(self.exif, self.shrink_px)
+
+    def image(self, i: int) -> Pixels:
+        """Image i: uint8 [H, W, 3]. Raises BadImage."""
+        return prepared(decode.read(self.index.path(i)), self.prepare)
+
+
+Source = Streaming | Resident
+
+
+# ---------------------------------------------------------------- what a worker does
+
+
+@dataclass(frozen=True, eq=False)
+class _Training:
+    """Fills rows of a training batch."""
+
+    source: Source
+    augmentation: Augmentation
+    seed: int
+
+    @property
+    def size_px(self) -> int:
+        return self.augmentation.size_px
+
+    def fill(self, epoch: int, indices_n: NDArray[np.int64], pixels_nSS3: Pixels, note: Note) -> list[tuple[int, str]]:
+        """Writes the images; returns (position, reason) of the bad ones."""
+        uniforms_nD = augment.draw(self.seed, epoch, indices_n)
+        if self.augmentation.crop == "resize" and (all_NSS3 := _all_of(self.source, self.size_px)) is not None:
+            np.take(all_NSS3, indices_n, axis=0, out=pixels_nSS3, mode="clip")
+            is_flipped_n = augment.is_flipped(self.augmentation, uniforms_nD)
+            pixels_nSS3[is_flipped_n] = augment.mirrored(pixels_nSS3[is_flipped_n])
+            return []
+        bad = []
+        for position, row in enumerate(indices_n.tolist()):
+            note(row)
+            try:
+                pixels_nSS3[position] = augment.apply(self.source.image(row), self.augmentation, uniforms_nD[position])[0]
+            except BadImage as error:
+                bad.append((position, error.reason))
+        return bad
+
+
+@dataclass(frozen=True, eq=False)
+class _Viewing:
+    """Fills rows of an evaluation batch."""
+
+    source: Source
+    view: View
+
+    @property
+    def size_px(self) -> int:
+        return self.view.size_px
+
+    def fill(self, epoch: int, indices_n: NDArray[np.int64], pixels_nSS3: Pixels, note: Note) -> list[tuple[int, str]]:
+        """Writes the images; returns (position, reason) of the bad ones. The epoch does not matter."""
+        is_final = isinstance(self.source.prepare, View)
+        if is_final and (all_NSS3 := _all_of(self.source, self.size_px)) is not None:
+            np.take(all_NSS3, indices_n, axis=0, out=pixels_nSS3, mode="clip")
+            return []
+        bad = []
+        for position, row in enumerate(indices_n.tolist()):
+            note(row)
+            try:
+                stored = self.source.image(row)
+                pixels_nSS3[position] = stored if is_final else views.apply(stored, self.view)
+            except BadImage as error:
+                bad.append((position, error.reason))
+        return bad
+
+
+def _all_of(source: Source, size_px: int) -> Pixels | None:
+    return source.all_of(size_px) if isinstance(source, Resident) else None
+
+
+_Filler = _Training | _Viewing
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """A job: some rows of one batch. batch: its number, counted from 0; first: position of its first row in the batch."""
+
+    batch: int
+    first: int
+    epoch: int
+    indices_n: NDArray[np.int64]
+
+
+@dataclass(eq=False)
+class _InSlab:
+    """The work of a process: the same filling, into a slab of `slots` batches behind the workers' notes."""
+
+    filler: _Filler
+    slab: Slab
+    start: int
+    slots: int
+    batch_size: int
+
+    def slot_BSS3(self, batch: int) -> Pixels:
+        """The room of a batch; batches share a slot in turn."""
+        side = self.filler.size_px
+        shape = (self.batch_size, side, side, 3)
+        return self.slab.array(self.start + (batch % self.slots) * int(np.prod(shape)), shape, np.uint8)
+
+    def __call__(self, part: _Part, note: Note) -> list[tuple[int, str]]:
+        torch.set_num_threads(1)
+        room = self.slot_BSS3(part.batch)[part.first : part.first + len(part.indices_n)]
+        return self.filler.fill(part.epoch, part.indices_n, room, note)
+
+
+# ---------------------------------------------------------------- batches
+
+
+@dataclass(eq=False)
+class _Open:
+    """A batch being filled."""
+
+    indices_B: NDArray[np.int64]
+    images_BSS3: torch.Tensor
+    parts_left: int
+    bad: list[tuple[int, str]]
+
+
+def _batches(
+    filler: _Filler,
+    index: Index,
+    plans: Iterable[tuple[int, NDArray[np.int64]]],
+    batch_size: int,
+    workers: Workers,
+    timeout_s: float,
+) -> Generator[Batch]:
+    """Batches of the planned (epoch, rows), in order."""
+    side = filler.size_px
+    chunk = max(_CHUNK_LEAST, -(-batch_size // (_CHUNKS * max(1, workers.count))))
+    parts_per_batch = -(-batch_size // chunk)
+    ahead = _AHEAD * parts_per_batch
+    in_processes = workers.kind == "processes" and workers.count > 0 and isinstance(filler.source, Streaming)
+    is_open: deque[_Open] = deque()
+
+    def parts() -> Iterator[_Part]:
+        for number, (epoch, indices_B) in enumerate(plans):
+            firsts = range(0, len(indices_B), chunk)
+            # Images of processes arrive in the slab and are copied at the end.
+            images = torch.empty((0 if in_processes else len(indices_B), side, side, 3), dtype=torch.uint8)
+            is_open.append(_Open(indices_B, images, len(firsts), []))
+            rooms[number] = images.numpy()
+            for first in firsts:
+                yield _Part(number, first, epoch, indices_B[first : first + chunk])
+
+    rooms: dict[int, Pixels] = {}
+
+    def work(part: _Part, note: Note) -> list[tuple[int, str]]:
+        room = rooms[part.batch][part.first : part.first + len(part.indices_n)]
+        return filler.fill(part.epoch, part.indices_n, room, note)
+
+    with contextlib.ExitStack() as ending:
+        in_slab: _InSlab | None = None
+        results: Generator[list[tuple[int, str]]]
+        if in_processes:
+            start = -(-notes_bytes(workers.count) // 4096) * 4096
+            slots = _AHEAD + 1  # a part is given out at most _AHEAD batches before its batch is copied
+            slab = Slab(start + slots * batch_size * side * side * 3)
+            ending.callback(slab.close)
+            in_slab = _InSlab(filler, slab, start, slots, batch_size)
+            results = processes_in_order(in_slab, parts(), workers.count, ahead, timeout_s)
+        else:
+            results = threads_in_order(work, parts(), workers.count, ahead, timeout_s)
+        ending.callback(results.close)
+        first = number = 0
+        while True:
+            try:
+                bad = next(results, None)
+            except Stuck as error:
+                raise stuck_error(error, index) from error
+            except Failed as error:
+                raise failed_error(error, index) from error
+            if bad is None:
+                return
+            current = is_open[0]
+            current.bad += [(first + position, reason) for position, reason in bad]
+            current.parts_left -= 1
+            first += chunk
+            if current.parts_left == 0:
+                if in_slab is not None:
+                    current.images_BSS3 = torch.from_numpy(in_slab.slot_BSS3(number)[: len(current.indices_B)].copy())
+                is_open.popleft()
+                del rooms[number]
+                first, number = 0, number + 1
+                yield _closed(current, index)
+
+
+def _closed(filled: _Open, index: Index) -> Batch:
+    """The batch, without its bad images."""
+    images_BSS3, indices_B = filled.images_BSS3, filled.indices_B
+    bad = tuple((index.keys[int(indices_B[position])], reason) for position, reason in filled.bad)
+    if bad:
+        is_good_B = np.ones(len(indices_B), dtype=bool)
+        is_good_B[[position for position, _ in filled.bad]] = False
+        images_BSS3, indices_B = images_BSS3[torch.from_numpy(is_good_B)], indices_B[is_good_B]
+    return Batch(
+        images=images_BSS3.permute(0, 3, 1, 2),
+        labels=torch.from_numpy(index.labels[indices_B].astype(np.int64)),
+        indices=torch.from_numpy(indices_B.copy()),
+        keys=tuple(index.keys[i] for i in indices_B.tolist()),
+        bad=bad,
+    )
+
+
+def train_batches(
+    source: Source,
+    index: Index,
+    augmentation: Augmentation,
+    seed: int,
+    batch_size: int,
+    first_step: int,
+    last_step: int | None,
+    workers: Workers,
+    timeout_s: float = 120.0,
+) -> Generator[Batch]:
+    """One batch for each step from first_step to last_step - 1 (None: without end), a pure function of (seed, step).
+
+    A bad image makes its batch smaller, never another one. Close the generator to end its workers at once.
+    Raises ResourceError when a worker dies, or when no image is finished for timeout_s; DataError naming the file for
+    an exception that nobody expected; UserError when there are fewer images than batch_size.
+    """
+    order.steps_per_epoch(len(index), batch_size)  # raises now rather than at the first batch
+    _check_rows(source, index)
+    steps = itertools.count(first_step) if last_step is None else range(first_step, last_step)
+    plans = (order.batch_indices(seed, step, len(index), batch_size) for step in steps)
+    return _batches(_Training(source, augmentation, seed), index, plans, batch_size, workers, timeout_s)
+
+
+def ordered_batches(
+    source: Source,
+    index: Index,
+    view: View,
+    rows: NDArray[np.int64] | None,
+    batch_size: int,
+    workers: Workers,
+    timeout_s: float = 120.0,
+) -> Generator[Batch]:
+    """Every image of `rows` (None: all of the index) once, in order; the last batch may be short.
+
+    The source holds photos with the view's EXIF rule, or images already prepared with this very view.
+    Raises as `train_batches`; ValueError when source and view do not fit together.
+    """
+    _check_rows(source, index)
+    if isinstance(source.prepare, View):
+        if source.prepare.to_json() | {"mean": 0, "std": 0} != view.to_json() | {"mean": 0, "std": 0}:
+            raise ValueError(f"images were prepared with another view: {source.prepare.describe()}, wanted {view.describe()}")
+    elif source.prepare.exif != view.exif:
+        raise ValueError(f"images were prepared with exif={source.prepare.exif}, the view wants exif={view.exif}")
+    chosen = np.arange(len(index)) if rows is None else np.asarray(rows, dtype=np.int64)
+    size = max(1, batch_size)
+    plans = ((0, chosen[start : start + size]) for start in range(0, len(chosen), size))
+    return _batches(_Viewing(source, view), index, plans, size, workers, timeout_s)
+
+
+def _check_rows(source: Source, index: Index) -> None:
+    count = len(source.index) if isinstance(source, Streaming) else len(source)
+    if count != len(index):
+        raise ValueError(f"the source has {count} images, the index {len(index)}: they must be of the same index")

@@ -1,0 +1,301 @@
+"""The summary of an evaluation, its protocol, and its files: no number without how it was measured."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+import numpy as np
+
+from striate import files
+from striate.classes import Classes, listed
+from striate.errors import DataError
+from striate.evaluate import metrics
+from striate.predictions import UNLABELLED, Predictions
+from striate.view import View
+
+Bad = Sequence[tuple[str, str]]
+"""[(key, reason)] of images that could not be read."""
+
+_VIEWS = {"center": "1 view", "10crop": "10 crops"}
+
+
+class Summary(TypedDict):
+    """What `summary.json` says. Shares are 0..1; intervals are [low, high] at 95 % (Wilson); loss is in nats.
+
+    expected = used + bad + unlabelled, always.
+    """
+
+    top1: float
+    top1_interval: list[float]
+    top5: float
+    top5_k: int
+    top5_interval: list[float]
+    loss: float
+    mean_class_top1: float
+    expected: int
+    used: int
+    bad: int
+    unlabelled: int
+    classes: int
+    classes_hash: str
+    classes_scored: int
+    split: str
+    views: str
+    view: dict[str, Any]
+    weights: str
+    checkpoint: str
+    precision: str
+    scale: str
+    tied_first: int
+    warnings: list[str]
+    protocol: str
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a score was made: all that must agree before two numbers may be compared.
+
+    split: "val", "train", "test" or "train-sample". views: "center" or the name of a set of test-time views.
+    weights: which of a checkpoint's two sets. checkpoint: its name, as "step-1200" (empty for a weight file).
+    labels: whose labels ("original" is as the data set ships them).
+    subset: a part of the network's classes is scored on purpose (all of them still compete).
+    """
+
+    split: str
+    view: View
+    weights: Literal["raw", "EMA"]
+    precision: str
+    views: str = "center"
+    labels: str = "original"
+    subset: bool = False
+    checkpoint: str = ""
+
+
+# ---------------------------------------------------------------- summary
+
+
+def score(predictions: Predictions, expected: int, bad: Bad, protocol: Protocol) -> Summary:
+    """The numbers of an evaluation, every image accounted for.
+
+    expected: images in the set; each is in `predictions` or in `bad`, once.
+    Raises DataError when the count does not come out, when no image could be read, when none has a label, or (unless
+    the protocol says subset) when a class of the network has no image.
+    """
+    _account(predictions, expected, bad)
+    scored, unlabelled = _labelled(predictions, bad)
+    classes = scored.classes
+    images_K = np.bincount(scored.labels, minlength=len(classes))
+    if not protocol.subset:
+        _refuse_empty_classes(classes, images_K, bad)
+
+    places = metrics.ranks(scored.scores, scored.labels)
+    used, k = len(places), min(5, len(classes))
+    first, near = int((places < 1).sum()), int((places < k).sum())
+    right_K = np.bincount(scored.labels[places < 1], minlength=len(classes))
+    present_K = images_K > 0
+    return Summary(
+        top1=first / used,
+        top1_interval=list(metrics.wilson(first, used)),
+        top5=near / used,
+        top5_k=k,
+        top5_interval=list(metrics.wilson(near, used)),
+        loss=metrics.cross_entropy(scored.scores, scored.labels, scored.scale),
+        mean_class_top1=float((right_K[present_K] / images_K[present_K]).mean()),
+        expected=expected,
+        used=used,
+        bad=len(bad),
+        unlabelled=unlabelled,
+        classes=len(classes),
+        classes_hash=classes.hash,
+        classes_scored=int(present_K.sum()),
+        split=protocol.split,
+        views=protocol.views,
+        view=protocol.view.to_json(),
+        weights=protocol.weights,
+        checkpoint=protocol.checkpoint,
+        precision=protocol.precision,
+        scale=scored.scale,
+        tied_first=metrics.tied_first(scored.scores),
+        warnings=warnings_of(scored),
+        protocol=protocol_line(protocol, used, expected, len(bad), classes, int(present_K.sum())),
+    )
+
+
+def protocol_line(protocol: Protocol, used: int, expected: int, bad: int, classes: Classes, classes_scored: int) -> str:
+    """One line that belongs beside every accuracy: split, images, classes, labels, views, preprocessing, weights, precision."""
+    unlabelled = expected - used - bad
+    left_out = f"{bad:,} bad" + (f", {unlabelled:,} unlabelled" if unlabelled else "")
+    counted = f"{used:,} images" if used == expected else f"{used:,} of {expected:,} images ({left_out})"
+    known = len(classes)
+    which = f"{known:,} classes"
+    if protocol.subset:
+        which = f"subset: {classes_scored:,} of {known:,} classes present, all compete"
+    parts = [
+        f"{protocol.split} split, {counted}",
+        f"{which} ({classes.hash[:6]})",
+        f"{protocol.labels} labels",
+        _VIEWS.get(protocol.views, protocol.views),
+        protocol.view.describe(),
+        f"{protocol.weights} weights" + (f" of {protocol.checkpoint}" if protocol.checkpoint else ""),
+        protocol.precision,
+    ]
+    return " · ".join(parts)
+
+
+def headline(summary: Summary) -> str:
+    """Top-1, top-5 and loss in one line, with the interval: 'top-1 61.2 % (59.8 to 62.5), top-5 …'."""
+    low, high = summary["top1_interval"]
+    loss = f"{summary['loss']:.4f}" if math.isfinite(summary["loss"]) else "infinite (a true class has probability zero)"
+    return f"top-1 {summary['top1']:.2%} ({low:.2%} to {high:.2%}), top-{summary['top5_k']} {summary['top5']:.2%}, loss {loss}"
+
+
+def warnings_of(scored: Predictions) -> list[str]:
+    """What makes these numbers suspect, in sentences: constant output, ties, labels in another order than the network's."""
+    said = []
+    constant = metrics.constant_output(scored.scores)
+    if constant:
+        said.append(constant)
+    tied = metrics.tied_first(scored.scores)
+    if not constant and tied > 0.01 * len(scored):
+        said.append(
+            f"For {tied:,} of {len(scored):,} images several classes share the best score, and the lowest class number decided. "
+            "Precision bf16 or fp16 rounds scores: fp32 would tell them apart."
+        )
+    better = metrics.better_permutation(metrics.confusion(scored.scores, scored.labels))
+    if better:
+        classes = scored.classes
+        pairs = [f"{classes.title(i)} → {classes.title(int(better.said_for[i]))}" for i in better.moved.tolist()]
+        said.append(
+            f"The labels look permuted: with {len(pairs):,} classes renamed ({listed(pairs, most=3)}) top-1 would be "
+            f"{better.top1_renamed:.1%} instead of {better.top1:.1%}. Compare the class list of the data with the network's."
+        )
+    return said
+
+
+def account(keys: Sequence[str], predictions: Predictions, bad: Bad) -> None:
+    """Checks that exactly the images `keys` are in `predictions` or `bad`, each once and in this order.
+
+    Raises DataError naming the first images that are missing, extra, counted twice or out of order.
+    """
+    _account(predictions, len(keys), bad)
+    wanted, seen = set(keys), set(predictions.keys).union(key for key, _ in bad)
+    if wanted != seen:
+        missing, extra = sorted(wanted - seen), sorted(seen - wanted)
+        raise DataError(
+            f"Images evaluated are not those of the set: missing {listed(missing) or 'none'}; extra {listed(extra) or 'none'}."
+        )
+    unreadable = {key for key, _ in bad}
+    for due, found in zip((key for key in keys if key not in unreadable), predictions.keys, strict=True):
+        if due != found:
+            raise DataError(f"Images evaluated are in another order than the set: {found!r} stands where {due!r} belongs.")
+
+
+def _account(predictions: Predictions, expected: int, bad: Bad) -> None:
+    keys = [*predictions.keys, *(key for key, _ in bad)]
+    if len(set(keys)) != len(keys):
+        twice = sorted(key for key, count in Counter(keys).items() if count > 1)
+        raise DataError(f"Images counted more than once: {listed(twice)}. Each image may stand once in the list.")
+    if len(keys) != expected:
+        raise DataError(
+            f"{expected:,} images expected, but {len(predictions):,} scored and {len(bad):,} bad make {len(keys):,}: no score."
+        )
+
+
+def _labelled(predictions: Predictions, bad: Bad) -> tuple[Predictions, int]:
+    """The rows that have a label, and how many have none."""
+    if not len(predictions):
+        if not bad:
+            raise DataError("There is nothing to score: the set has no images.")
+        reasons = listed([f"{key} ({reason})" for key, reason in bad])
+        raise DataError(f"There is nothing to score: none of {len(bad):,} images could be read: {reasons}.")
+    known = predictions.labels != UNLABELLED
+    if not known.any():
+        raise DataError(
+            f"None of the {len(predictions):,} images has a label, so there is no score. `striate predict` names their classes."
+        )
+    if known.all():
+        return predictions, 0
+    return predictions.select(known), int((~known).sum())
+
+
+def _refuse_empty_classes(classes: Classes, images_K: np.ndarray, bad: Bad) -> None:
+    empty = np.flatnonzero(images_K == 0).tolist()
+    if empty:
+        raise DataError(
+            f"{len(empty):,} of {len(classes):,} classes have no image that could be read ({len(bad):,} bad images): "
+            f"{listed([classes.ids[i] for i in empty])}. A score over a part of the classes needs --subset."
+        )
+
+
+# ---------------------------------------------------------------- files
+
+_PER_CLASS = ("class_id", "name", "images", "top1", "top5", "precision", "mean_confidence", "most_confused_with", "mistakes")
+
+
+def evaluation_name(protocol: Protocol, data_fingerprint: str, checkpoint_digest: str) -> str:
+    """Folder name SPLIT-VIEWS-HASH6: another data set, weights file or preprocessing gets another folder.
+
+    checkpoint_digest: SHA-256 of the weights file that was scored, so that raw and EMA weights differ.
+    """
+    view = files.to_json(protocol.view.to_json(), indent=None)
+    digest = files.sha256_bytes(f"{data_fingerprint}\n{checkpoint_digest}\n{view}".encode())
+    return f"{protocol.split}-{protocol.views}-{digest[:6]}"
+
+
+def write_evaluation(folder: Path, summary: Summary, predictions: Predictions, bad: Bad) -> Path:
+    """Writes predictions.parquet, per_class.csv, confusion.csv, bad_files.csv and, last, summary.json into `folder`.
+
+    Whoever finds a summary finds the files it was made from: an old summary goes first, the new one comes last.
+    Returns `folder`. Raises ResourceError or UserError when the disk refuses.
+    """
+    summary_path = folder / "summary.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        summary_path.unlink(missing_ok=True)
+        files.sync_folder(folder)
+        replace(predictions, protocol=summary["protocol"]).write(folder / "predictions.parquet")
+        scored, _ = _labelled(predictions, bad)
+        files.write_whole(folder / "per_class.csv", per_class_csv(scored))
+        files.write_whole(folder / "confusion.csv", confusion_csv(scored))
+        files.write_whole(folder / "bad_files.csv", csv_text([("key", "reason"), *bad]))
+        files.write_json(summary_path, summary)
+    except OSError as error:
+        raise files.refuse(error, folder, "writing the evaluation") from error
+    return folder
+
+
+def per_class_csv(scored: Predictions) -> str:
+    """One row for each class in the network's order; an empty cell where there is nothing to divide by."""
+    classes, table = scored.classes, metrics.per_class(scored.scores, scored.labels)
+    rows: list[Sequence[object]] = [_PER_CLASS]
+    for i, class_id in enumerate(classes.ids):
+        other = int(table.mistaken_for[i])
+        shares = map(_share, (table.top1[i], table.top5[i], table.precision[i], table.confidence[i]))
+        mistake = (classes.ids[other] if other >= 0 else "", table.mistakes[i])
+        rows.append((class_id, classes.names[i], table.images[i], *shares, *mistake))
+    return csv_text(rows)
+
+
+def confusion_csv(scored: Predictions) -> str:
+    """Counts of true class (row) by said class (column), class ids along both sides."""
+    table = metrics.confusion(scored.scores, scored.labels).tolist()
+    ids = scored.classes.ids
+    return csv_text([("true \\ said", *ids), *((class_id, *counts) for class_id, counts in zip(ids, table, strict=True))])
+
+
+def csv_text(rows: Sequence[Sequence[object]]) -> str:
+    """CSV as RFC 4180 quotes it, with plain newlines; undecodable bytes of file names appear as \\udcNN."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(rows)
+    return out.getvalue().encode("utf-8", "backslashreplace").decode()
+
+
+def _share(value: float) -> str:
+    return f"{value:.6f}" if math.isfinite(value) else ""

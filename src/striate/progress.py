@@ -1,0 +1,144 @@
+"""The terminal display: a live table where there is a terminal, plain lines where there is none."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from striate.run.log import Record
+
+# Plain lines come at most this often, so that a log file of a long run stays readable.
+LINE_EVERY_S = 10.0
+
+
+class Display:
+    """Shows records as they come. Writes to standard error, so that standard output stays for results.
+
+    quiet: nothing but problems.
+    """
+
+    def __init__(self, quiet: bool = False, console: Console | None = None, now: Callable[[], float] = time.monotonic) -> None:
+        self._console = console or Console(stderr=True, soft_wrap=not sys.stderr.isatty(), highlight=False)
+        self._quiet = quiet
+        self._now = now
+        self._live: Live | None = None
+        self._facts: dict[str, Any] = {}
+        self._scores: dict[str, dict[str, Any]] = {}
+        self._last_line = -1e9
+        self._began = now()
+
+    def __enter__(self) -> Display:
+        if self._console.is_terminal and not self._quiet:
+            self._live = Live(Text(""), console=self._console, refresh_per_second=4, transient=False)
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def say(self, text: str) -> None:
+        """One line for people."""
+        if not self._quiet:
+            self._console.print(Text(text))
+
+    def decoding(self, done: int, total: int) -> None:
+        """Progress of decoding images into memory."""
+        if self._live is not None:
+            self._live.update(Text(f"Decoding images: {done:,} of {total:,}"))
+        elif not self._quiet and self._due():
+            self.say(f"Decoding images: {done:,} of {total:,}")
+
+    def show(self, record: Record) -> None:
+        """Shows one record of the training."""
+        values = record.values
+        if record.kind in {"start", "resume"}:
+            self._facts = {"total_steps": values.get("total_steps"), "steps_per_epoch": values["steps_per_epoch"]}
+            verb = "Training" if record.kind == "start" else f"Going on at step {record.step:,}:"
+            self.say(
+                f"{verb} {values['model']} ({values['parameters']:,} parameters) on {values['images']:,} images of {values['classes']} classes; "
+                f"{values['val_images']:,} to validate; {values['device']}, {values['precision']}, {values['threads']} threads, "
+                f"batch {values['batch_size']}, {values['steps_per_epoch']:,} steps per epoch"
+                + (f" ({values['dropped_per_epoch']} images of each epoch's order are left for the next)" if values["dropped_per_epoch"] else "")
+            )
+        elif record.kind == "note":
+            self.say(values["text"])
+        elif record.kind == "bad":
+            self.say(f"Bad image: {values['key']}: {values['reason']}")
+        elif record.kind == "skip":
+            self.say(
+                f"Step {record.step:,} skipped: {values['reason']}"
+                + (f", first in layer {values['first_bad_layer']}" if values["first_bad_layer"] else "")
+                + (f", images {', '.join(values['keys'])}" if values["keys"] else "")
+            )
+        elif record.kind == "evaluation":
+            self._scores[f"{values['split']} {values['weights']}"] = values
+            low, high = values["top1_interval"]
+            self.say(
+                f"epoch {values['epoch']:.2f}  {values['split']} ({values['weights']})  top-1 {values['top1']:.2%} "
+                f"({low:.2%} to {high:.2%})  top-5 {values['top5']:.2%}  loss {values['loss']:.4f}  "
+                f"{values['used']:,} of {values['expected']:,} images"
+            )
+        elif record.kind == "step":
+            self._facts |= values | {"step": record.step}
+            if self._live is None and not self._quiet and self._due():
+                self.say(line(self._facts))
+        elif record.kind == "end":
+            if values["exit_code"] == 75:
+                self.say(f"Saved at step {record.step:,} ({values['reason']}). Run the same command again to go on.")
+        if self._live is not None and self._facts.get("step"):
+            self._live.update(self._table())
+
+    def _due(self) -> bool:
+        if self._now() - self._last_line < LINE_EVERY_S:
+            return False
+        self._last_line = self._now()
+        return True
+
+    def _table(self) -> Table:
+        facts = self._facts
+        table = Table.grid(padding=(0, 2))
+        table.add_row(Text(line(facts)))
+        return table
+
+
+def line(facts: dict[str, Any]) -> str:
+    """The state of the training in one line: epoch, step, loss, top-1, rate, images/s, waiting, time left."""
+    total = facts.get("total_steps")
+    left = _time_left(facts)
+    return "  ".join(
+        (
+            f"epoch {facts['epoch']:.2f}",
+            f"step {facts['step']:,}" + (f"/{total:,}" if total else ""),
+            f"loss {facts['loss']:.4f}",
+            f"top-1 {facts['top1']:.1%}",
+            f"lr {facts['lr']:.3g}",
+            f"{facts['images_per_s']:.0f} images/s",
+            f"waiting {facts['wait_share']:.0%}",
+            *([f"left {left}"] if left else []),
+        )
+    )
+
+
+def _time_left(facts: dict[str, Any]) -> str:
+    total, step = facts.get("total_steps"), facts["step"]
+    if not total or not facts["images_per_s"] or not facts.get("elapsed_s"):
+        return ""
+    return duration(facts["elapsed_s"] / step * (total - step))
+
+
+def duration(seconds: float) -> str:
+    """A duration for people: 45 s, 12 min, 3 h 20 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

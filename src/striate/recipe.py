@@ -1,0 +1,428 @@
+"""Recipe: everything that decides a training, in six groups of plain values.
+
+The defaults live here and nowhere else. The command line is made from these fields by tyro (each is
+`--group.field`; the names after `typed` below are what most people know). Every field's comment is its
+help text and ends with its unit in brackets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+import types
+import typing
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Suppress, arg
+
+from striate.errors import UserError, nearest
+from striate.files import read_json, sha256_bytes, to_json
+
+
+def typed(*names: str) -> Any:
+    """Marks a field with the names that its users know, beside `--group.field`."""
+    return arg(aliases=names)
+
+
+@dataclass(frozen=True)
+class ModelGroup:
+    """The network."""
+
+    # A name of ours, torchvision/NAME, timm/NAME or package.module:function; auto chooses from the data. [name]
+    name: Annotated[str, typed("--model")] = "auto"
+    # Arguments of the network's builder, typed as --model.options.KEY VALUE. [names and values]
+    options: Suppress[dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DataGroup:
+    """The images: how they are read and what the network sees of them."""
+
+    # Side of the square that the network sees; 0 chooses from the images. [px]
+    size_px: Annotated[int, typed("--img-size")] = 0
+    # In evaluation: centre crop of the resized image, or both sides forced to size_px. [name]
+    fit: Literal["crop", "squash"] = "crop"
+    # size_px over the shorter side before the centre crop; 0.875 is 224 of 256. Source: Krizhevsky et al. 2012, section 4.1. [share 0..1]
+    crop_share: float = 0.875
+    # Pillow's antialiased filter for every resize. [name]
+    interpolation: Literal["bilinear", "bicubic", "lanczos", "nearest"] = "bilinear"
+    # Pixels minus ImageNet's or this set's mean over its deviation; minus its mean only (0..255); or divided by 255. [name]
+    normalise: Literal["imagenet", "dataset", "dataset-mean", "divide"] = "imagenet"
+    # Images are first reduced so that the shorter side is at most this, in memory and in every path; 0 keeps them. [px]
+    shrink_px: int = 0
+    # Decode once and keep the pixels in memory and in the cache; auto does so for a set that fits. Changes no number. [name]
+    resident: Literal["auto", "yes", "no"] = "auto"
+    # Whether EXIF orientation is applied; auto: off for ILSVRC and Tiny ImageNet, on for other photos. [name]
+    exif: Literal["auto", "on", "off"] = "auto"
+    # What an undecodable image does: stop the run, or drop out of its batch. [name]
+    on_bad: Literal["fail", "skip"] = "fail"
+    # With on_bad skip: how many images of a split may be bad before the run stops. [share 0..1]
+    bad_share: float = 0.001
+    # Share of each class that is held out where the data has no validation set. [share 0..1]
+    val_share: float = 0.1
+
+
+@dataclass(frozen=True)
+class AugmentGroup:
+    """What training does to each image, as a pure function of seed, epoch and image."""
+
+    # Random area and aspect; both sides forced to size_px; or a random shift of at most shift_px. [name]
+    crop: Literal["random-resized", "resize", "shift"] = "random-resized"
+    # Area of the random crop, least and most. Source: Szegedy et al. 2015, section 6. [share 0..1]
+    scale: tuple[float, float] = (0.08, 1.0)
+    # Width over height of the random crop, least and most. Source: Szegedy et al. 2015, section 6. [1]
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    # With crop shift: most pixels moved in each direction, the border repeated black. Source: He et al. 2016, section 4.2. [px]
+    shift_px: int = 4
+    # Probability of a left-right mirror image. Source: Krizhevsky et al. 2012, section 4.1. [share 0..1]
+    flip: float = 0.5
+
+
+@dataclass(frozen=True)
+class LossGroup:
+    """What is minimised."""
+
+    # Label smoothing: weight of the uniform distribution in the target. Source: Szegedy et al. 2016, section 7. [share 0..1]
+    smoothing: float = 0.0
+    # Weight of each auxiliary head's loss beside the main one. Source: Szegedy et al. 2015, section 5. [1]
+    aux_weight: float = 0.3
+    # Added to the loss: this times the sum of squares of the weights of l2_layers (Keras' kernel_regularizer). [1]
+    l2: float = 0.0
+    # Layers whose weight the l2 term counts, by name. [layer names]
+    l2_layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class OptimGroup:
+    """How it is minimised."""
+
+    # The optimiser. [name]
+    name: Annotated[Literal["sgd", "adam", "adamw"], typed("--optimizer")] = "sgd"
+    # Peak learning rate for the whole batch. [1/step]
+    lr: Annotated[float, typed("--lr")] = 0.1
+    # Images per optimiser step, over all processes and micro-batches. [images]
+    batch_size: Annotated[int, typed("--batch-size", "-b")] = 128
+    # Micro-batches that a batch is computed in; their gradients are added before the step. [micro-batches]
+    accumulate: int = 1
+    # Of SGD. Source: Krizhevsky et al. 2012, section 5. [share 0..1]
+    momentum: float = 0.9
+    # Nesterov's form of SGD's momentum. [yes or no]
+    nesterov: bool = False
+    # Of Adam and AdamW. Source: Kingma and Ba 2015, algorithm 1. [share 0..1]
+    betas: tuple[float, float] = (0.9, 0.999)
+    # Of Adam and AdamW. Source: Kingma and Ba 2015, algorithm 1. [1]
+    eps: float = 1e-8
+    # Added to the gradient (sgd, adam) or applied apart (adamw). [1]
+    weight_decay: Annotated[float, typed("--weight-decay", "--wd")] = 1e-4
+    # Whether biases and normalisation layers decay too. [yes or no]
+    decay_all: bool = True
+    # How the learning rate falls; cosine ends with the budget, the others keep their rule. [name]
+    schedule: Annotated[Literal["constant", "step", "cosine", "inverse-time"], typed("--schedule")] = "cosine"
+    # Linear rise to the peak; with --for at most a tenth of the plan. Source: Goyal et al. 2017, section 2.2. [epochs]
+    warmup_epochs: Annotated[float, typed("--warmup-epochs")] = 0.0
+    # With schedule step: when the rate is multiplied by drop_factor. [epochs]
+    drop_epochs: tuple[float, ...] = (30.0, 60.0, 80.0)
+    # With schedule step: what each drop multiplies the rate by. [share 0..1]
+    drop_factor: float = 0.1
+    # With schedule inverse-time: rate = lr / (1 + inverse_decay * step), Keras' `decay`. [1/step]
+    inverse_decay: float = 0.0
+    # With schedule cosine: the last rate over the peak. Source: Loshchilov and Hutter 2017, equation 5. [share 0..1]
+    final_lr: float = 0.0
+    # Gradients are scaled down to this norm; 0 leaves them. [1]
+    clip_norm: float = 0.0
+    # Decay of the moving average of the weights, warmed up; 0 keeps none. [share 0..1]
+    ema: Annotated[float, typed("--ema")] = 0.0
+    # Of the forward and backward pass; auto takes what this machine multiplies fast. [name]
+    precision: Annotated[Literal["auto", "bf16", "fp16", "fp32"], typed("--precision")] = "auto"
+    # Memory order of images and weights; faster on most machines. [yes or no]
+    channels_last: bool = True
+    # torch.compile of the training step; slower at the start, and on CPUs often throughout. [yes or no]
+    compile: Annotated[bool, typed("--compile")] = False
+    # Same command, same machine, same bits; off may be faster and says so. [yes or no]
+    deterministic: Annotated[bool, typed("--deterministic")] = True
+    # Of initial weights, order, augmentation and dropout. [1]
+    seed: Annotated[int, typed("--seed")] = 0
+    # Non-finite steps in a row that are skipped before the run stops with exit code 5. [steps]
+    max_skips: int = 10
+
+
+@dataclass(frozen=True)
+class BudgetGroup:
+    """How long: exactly one of epochs, steps and time."""
+
+    # Passes over the training set. [epochs]
+    epochs: Annotated[float | None, typed("--epochs")] = 30.0
+    # Optimiser steps. [steps]
+    steps: Annotated[int | None, typed("--steps")] = None
+    # Training time over all sittings, as 90s, 15m, 2h or 1h30m: from the first batch to the final save. [s, m, h]
+    time: Annotated[str | None, typed("--for")] = None
+    # How often the validation set is scored; with --for seldom enough to take at most a tenth of the time. [epochs]
+    evaluate_epochs: float = 1.0
+    # Time between checkpoints; there is one at each evaluation as well. [s]
+    save_every_s: float = 600.0
+    # Steps between two records of loss, norms and speed. [steps]
+    log_every: int = 50
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a training. Two recipes that are equal give the same bits on the same machine."""
+
+    model: ModelGroup = field(default_factory=ModelGroup)
+    data: DataGroup = field(default_factory=DataGroup)
+    augment: AugmentGroup = field(default_factory=AugmentGroup)
+    loss: LossGroup = field(default_factory=LossGroup)
+    optim: OptimGroup = field(default_factory=OptimGroup)
+    budget: BudgetGroup = field(default_factory=BudgetGroup)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the recipe's JSON, 64 hex digits."""
+        return sha256_bytes(json.dumps(to_plain(self), sort_keys=True).encode())
+
+
+GROUPS: dict[str, type] = {
+    "model": ModelGroup,
+    "data": DataGroup,
+    "augment": AugmentGroup,
+    "loss": LossGroup,
+    "optim": OptimGroup,
+    "budget": BudgetGroup,
+}
+
+
+def field_names() -> list[str]:
+    """Every field as "group.field", in order."""
+    return [f"{group}.{one.name}" for group, kind in GROUPS.items() for one in fields(kind)]
+
+
+def short_names() -> dict[str, str]:
+    """The names that users know, without dashes, to "group.field": {"lr": "optim.lr", …}."""
+    short = {}
+    for group, kind in GROUPS.items():
+        hints = typing.get_type_hints(kind, include_extras=True)
+        for one in fields(kind):
+            for note in getattr(hints[one.name], "__metadata__", ()):
+                for alias in getattr(note, "aliases", None) or ():
+                    short[alias.lstrip("-")] = f"{group}.{one.name}"
+    return short
+
+
+def full_name(name: str) -> str:
+    """"group.field" for any way to name a field: "lr", "batch_size", "optim.lr".
+
+    Raises UserError naming the nearest fields when there is none.
+    """
+    plain = name.lstrip("-").replace("-", "_")
+    short = {key.replace("-", "_"): value for key, value in short_names().items()}
+    if plain in short:
+        return short[plain]
+    known = field_names()
+    if plain in known or plain.startswith("model.options."):
+        return plain
+    raise UserError(f"Recipe has no field '{name}'.{nearest(plain, [*known, *short])}")
+
+
+def get(recipe: Recipe, name: str) -> Any:
+    """The value of the field "group.field"."""
+    group, _, inner = name.partition(".")
+    if name.startswith("model.options."):
+        return recipe.model.options.get(name.removeprefix("model.options."))
+    return getattr(getattr(recipe, group), inner)
+
+
+def change(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """A copy with some fields changed: {"optim.lr": 0.1, "epochs": 3}.
+
+    A budget (epochs, steps or time) replaces the recipe's own. Values are converted to the field's type.
+    Raises UserError for an unknown field or a value of the wrong type.
+    """
+    named = {full_name(name): value for name, value in changes.items()}
+    limits = [name for name in ("budget.epochs", "budget.steps", "budget.time") if named.get(name) is not None]
+    if len(limits) > 1:
+        raise UserError(f"{' and '.join(limits)} contradict each other: give one of --epochs, --steps and --for.")
+    if limits:
+        named |= {name: None for name in ("budget.epochs", "budget.steps", "budget.time") if name not in limits}
+    groups: dict[str, dict[str, Any]] = {}
+    for name, value in named.items():
+        group, _, inner = name.partition(".")
+        if inner.startswith("options."):
+            options = groups.setdefault("model", {}).setdefault("options", dict(recipe.model.options))
+            options[inner.removeprefix("options.")] = value
+        else:
+            groups.setdefault(group, {})[inner] = _converted(value, GROUPS[group], inner)
+    parts: dict[str, Any] = {group: replace(getattr(recipe, group), **inner) for group, inner in groups.items()}
+    return replace(recipe, **parts)
+
+
+def _converted(value: Any, kind: type, name: str) -> Any:
+    """`value` as the type of field `name` of group `kind`; JSON lists become tuples, whole numbers become floats."""
+    hint = typing.get_type_hints(kind)[name]
+    where = f"{next(group for group, one in GROUPS.items() if one is kind)}.{name}"
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    for option in options:
+        origin = typing.get_origin(option)
+        if option is types.NoneType and value is None:
+            return None
+        if origin is Literal and value in typing.get_args(option):
+            return value
+        if origin is tuple and isinstance(value, (list, tuple)):
+            inner = [part for part in typing.get_args(option) if part is not Ellipsis]
+            if Ellipsis not in typing.get_args(option) and len(value) != len(inner):
+                break
+            if inner[0] is float and all(_is_number(part) for part in value):
+                return tuple(float(part) for part in value)
+            if inner[0] is str and all(isinstance(part, str) for part in value):
+                return tuple(value)
+        if origin is dict and isinstance(value, dict):
+            return dict(value)
+        if option is bool and isinstance(value, bool):
+            return value
+        if option is float and _is_number(value):
+            return float(value)
+        if option is int and _is_number(value) and float(value).is_integer():
+            return int(value)
+        if option is str and isinstance(value, str):
+            return value
+    wanted = " or ".join(_type_words(option) for option in options)
+    choices = [str(choice) for option in options if typing.get_origin(option) is Literal for choice in typing.get_args(option)]
+    hint_text = nearest(value, choices) if isinstance(value, str) and choices else ""
+    raise UserError(f"{where}: expected {wanted}, found {value!r}.{hint_text}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _type_words(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(hint)))
+    if typing.get_origin(hint) is tuple:
+        return "a list of " + ("texts" if typing.get_args(hint)[0] is str else "numbers")
+    return {int: "a whole number", float: "a number", str: "a text", bool: "true or false", dict: "a table"}.get(hint, "null")
+
+
+# ---------------------------------------------------------------- checks
+
+
+def check(recipe: Recipe) -> Recipe:
+    """Returns the recipe if its values make sense. Raises UserError naming the field, the value and what is allowed."""
+    optim, data, augment, loss, budget = recipe.optim, recipe.data, recipe.augment, recipe.loss, recipe.budget
+    for name in field_names():
+        for value in _numbers(get(recipe, name)):
+            if not math.isfinite(value):
+                raise UserError(f"{name}: {value} is not a finite number.")
+    _require(optim.lr > 0, "optim.lr", optim.lr, "more than 0")
+    _require(optim.batch_size >= 1, "optim.batch_size", optim.batch_size, "1 or more")
+    _require(optim.accumulate >= 1, "optim.accumulate", optim.accumulate, "1 or more")
+    _require(optim.batch_size % optim.accumulate == 0, "optim.accumulate", optim.accumulate, f"a divisor of the batch size {optim.batch_size}")
+    _require(0 <= optim.momentum < 1, "optim.momentum", optim.momentum, "at least 0 and below 1")
+    _require(not optim.nesterov or optim.momentum > 0, "optim.nesterov", True, "used with a momentum above 0")
+    _require(all(0 <= beta < 1 for beta in optim.betas), "optim.betas", optim.betas, "at least 0 and below 1")
+    _require(optim.eps > 0, "optim.eps", optim.eps, "more than 0")
+    _require(optim.weight_decay >= 0, "optim.weight_decay", optim.weight_decay, "0 or more")
+    _require(optim.warmup_epochs >= 0, "optim.warmup_epochs", optim.warmup_epochs, "0 or more")
+    _require(0 < optim.drop_factor <= 1, "optim.drop_factor", optim.drop_factor, "above 0 and at most 1")
+    _require(list(optim.drop_epochs) == sorted(optim.drop_epochs), "optim.drop_epochs", optim.drop_epochs, "in rising order")
+    _require(optim.inverse_decay >= 0, "optim.inverse_decay", optim.inverse_decay, "0 or more")
+    _require(0 <= optim.final_lr <= 1, "optim.final_lr", optim.final_lr, "between 0 and 1")
+    _require(optim.clip_norm >= 0, "optim.clip_norm", optim.clip_norm, "0 or more")
+    _require(0 <= optim.ema < 1, "optim.ema", optim.ema, "at least 0 and below 1")
+    _require(optim.max_skips >= 1, "optim.max_skips", optim.max_skips, "1 or more")
+    _require(0 <= optim.seed < 2**63, "optim.seed", optim.seed, "between 0 and 2^63 - 1")
+    _require(0 <= loss.smoothing < 1, "loss.smoothing", loss.smoothing, "at least 0 and below 1")
+    _require(loss.aux_weight >= 0, "loss.aux_weight", loss.aux_weight, "0 or more")
+    _require(loss.l2 >= 0, "loss.l2", loss.l2, "0 or more")
+    _require(loss.l2 == 0 or bool(loss.l2_layers), "loss.l2_layers", loss.l2_layers, "named when loss.l2 is above 0")
+    _require(data.size_px >= 0, "data.size_px", data.size_px, "0 (chosen from the images) or more")
+    _require(0 < data.crop_share <= 1, "data.crop_share", data.crop_share, "above 0 and at most 1")
+    _require(data.shrink_px >= 0, "data.shrink_px", data.shrink_px, "0 (kept) or more")
+    _require(0 <= data.bad_share < 1, "data.bad_share", data.bad_share, "at least 0 and below 1")
+    _require(0 < data.val_share < 1, "data.val_share", data.val_share, "above 0 and below 1")
+    _require(0 < augment.scale[0] <= augment.scale[1] <= 1, "augment.scale", augment.scale, "rising, above 0 and at most 1")
+    _require(0 < augment.ratio[0] <= augment.ratio[1], "augment.ratio", augment.ratio, "rising and above 0")
+    _require(augment.shift_px >= 0, "augment.shift_px", augment.shift_px, "0 or more")
+    _require(0 <= augment.flip <= 1, "augment.flip", augment.flip, "between 0 and 1")
+    given = [value for value in (budget.epochs, budget.steps, budget.time) if value is not None]
+    _require(len(given) == 1, "budget", given or "nothing", "exactly one of epochs, steps and time")
+    _require(budget.epochs is None or budget.epochs > 0, "budget.epochs", budget.epochs, "more than 0")
+    _require(budget.steps is None or budget.steps >= 1, "budget.steps", budget.steps, "1 or more")
+    _require(budget.time is None or seconds(budget.time) >= 1, "budget.time", budget.time, "at least one second")
+    _require(budget.evaluate_epochs > 0, "budget.evaluate_epochs", budget.evaluate_epochs, "more than 0")
+    _require(budget.save_every_s > 0, "budget.save_every_s", budget.save_every_s, "more than 0")
+    _require(budget.log_every >= 1, "budget.log_every", budget.log_every, "1 or more")
+    return recipe
+
+
+def _require(holds: bool, name: str, value: Any, wanted: str) -> None:
+    if not holds:
+        raise UserError(f"{name}: found {value}, but it must be {wanted}.")
+
+
+def _numbers(value: Any) -> list[float]:
+    if isinstance(value, tuple):
+        return [part for part in value if isinstance(part, float)]
+    return [value] if isinstance(value, float) else []
+
+
+def seconds(text: str) -> float:
+    """A duration as "90s", "15m", "2h" or "1h30m", in seconds. Raises UserError when it is none."""
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
+    if not text.strip() or match is None:
+        raise UserError(f"'{text}' is no duration: write it as 90s, 15m, 2h or 1h30m.")
+    hours, minutes, rest = (float(part) if part else 0.0 for part in match.groups())
+    return hours * 3600 + minutes * 60 + rest
+
+
+# ---------------------------------------------------------------- reading and writing
+
+
+def to_plain(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as nested dicts of JSON values, every field present."""
+    return dataclasses.asdict(recipe)
+
+
+def from_plain(plain: dict[str, Any], where: str = "recipe") -> Recipe:
+    """The recipe of nested dicts; absent fields take their defaults, keys that start with "_" are comments.
+
+    Raises UserError naming an unknown group or field with the nearest names, or a value of the wrong type.
+    """
+    if not isinstance(plain, dict):
+        raise UserError(f"{where}: expected a table of groups ({', '.join(GROUPS)}), found {type(plain).__name__}.")
+    parts: dict[str, Any] = {}
+    for group, values in plain.items():
+        if group.startswith("_"):
+            continue
+        if group not in GROUPS:
+            raise UserError(f"{where}: no group '{group}'.{nearest(group, GROUPS)} The groups are {', '.join(GROUPS)}.")
+        if not isinstance(values, dict):
+            raise UserError(f"{where}: group '{group}' must be a table of fields.")
+        known = [one.name for one in fields(GROUPS[group])]
+        for name in values:
+            if name not in known:
+                raise UserError(f"{where}: group '{group}' has no field '{name}'.{nearest(name, known)}")
+        if group == "budget" and any(values.get(name) is not None for name in ("steps", "time")):
+            values = {"epochs": None, **values}
+        parts[group] = GROUPS[group](**{name: _converted(value, GROUPS[group], name) for name, value in values.items()})
+    return Recipe(**parts)
+
+
+def read(path: Path) -> Recipe:
+    """Reads a recipe file, such as the resolved `recipe.json` of a run."""
+    return check(from_plain(read_json(path), where=str(path)))
+
+
+def to_text(recipe: Recipe) -> str:
+    """The recipe as the text of `recipe.json`."""
+    return to_json(to_plain(recipe))
+
+
+def differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Fields that differ, as {"group.field": (old, new)}; builder options one by one."""
+    names = [name for name in field_names() if name != "model.options"]
+    names += [f"model.options.{key}" for key in sorted({*old.model.options, *new.model.options})]
+    return {name: (get(old, name), get(new, name)) for name in names if get(old, name) != get(new, name)}

@@ -1,0 +1,165 @@
+"""Run: the folder `runs/NAME/` and what lies where in it.
+
+recipe.json (resolved, valid as an input), classes.json, view.json, data.json, environment.json, log.jsonl,
+status.json, index-train.parquet and index-val.parquet (which images, to tell what changed), best.json,
+checkpoints/step-N/, evaluation/SPLIT-VIEWS-HASH6/, plots/, report.html.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from striate import recipe as recipes
+from striate.classes import Classes
+from striate.data.index import Index
+from striate.errors import CheckpointError, UserError
+from striate.files import read_json, write_json
+from striate.models import catalog
+from striate.recipe import Recipe
+from striate.run import checkpoint, lock, log
+from striate.view import View
+
+
+@dataclass(frozen=True)
+class Typed:
+    """What the user asked for, before anything was resolved: what makes two commands the same run.
+
+    base: name of the recipe it starts from, a file's hash, or "chosen". changes: {"group.field": value}.
+    recipe: base with changes, "auto" still in it.
+    """
+
+    base: str
+    changes: dict[str, Any]
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder. Holds no open file and no state: every property reads the disk."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints are."""
+        return self.path / "checkpoints"
+
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved recipe."""
+        return recipes.read(self.path / "recipe.json")
+
+    @property
+    def typed(self) -> Typed:
+        """What the user asked for when the run was made."""
+        plain = read_json(self.path / "recipe.json").get("_typed")
+        if not isinstance(plain, dict):
+            raise CheckpointError(f"{self.path / 'recipe.json'}: the part '_typed' is missing, so this run cannot be resumed.")
+        return Typed(plain["base"], plain["changes"], recipes.from_plain(plain["recipe"], str(self.path / "recipe.json")))
+
+    @property
+    def classes(self) -> Classes:
+        """The classes, in the order of the network's outputs."""
+        return Classes.read(self.path / "classes.json")
+
+    @property
+    def view(self) -> View:
+        """How the network's pixels are made from a photo."""
+        return View.from_json(read_json(self.path / "view.json"))
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """data.json: path, layout, notes, splits (images, root, fingerprint), expected and bad counts."""
+        plain = read_json(self.path / "data.json")
+        assert isinstance(plain, dict)
+        return plain
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """best.json: step, top1, weights (raw or EMA), checkpoint name; None before the first evaluation."""
+        path = self.path / "best.json"
+        return read_json(path) if path.exists() else None
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """status.json: state (running, saved, done, failed), step, total_steps, reason."""
+        path = self.path / "status.json"
+        return read_json(path) if path.exists() else {"state": "new", "step": 0}
+
+    def log(self) -> list[dict[str, Any]]:
+        """The records that count (see `log.read`)."""
+        return log.read(self.path / "log.jsonl")
+
+    def index(self, split: str) -> Index | None:
+        """The images of a split as they were when the run began; None when there is no such split."""
+        path = self.path / f"index-{split}.parquet"
+        return Index.read(path, Path(self.data["splits"][split]["root"])) if path.exists() else None
+
+    def write(self, typed: Typed, resolved: Recipe) -> None:
+        """Writes recipe.json: the resolved recipe with what was typed beside it."""
+        plain = recipes.to_plain(resolved)
+        plain["_typed"] = {"base": typed.base, "changes": typed.changes, "recipe": recipes.to_plain(typed.recipe)}
+        write_json(self.path / "recipe.json", plain)
+
+    def write_status(self, state: str, step: int, **facts: Any) -> None:
+        """Replaces status.json."""
+        write_json(self.path / "status.json", {"state": state, "step": step, **facts})
+
+    def is_running(self) -> bool:
+        """Whether a living process trains in it."""
+        return lock.is_locked(self.path)
+
+    def checkpoint(self, which: Literal["best", "last"] | str = "best") -> checkpoint.Checkpoint:
+        """A verified checkpoint: "best" (the last where nothing was evaluated), "last", or "step-N".
+
+        Raises CheckpointError when it is missing or damaged; the message lists what there is.
+        """
+        best = self.best
+        if which == "best" and best is not None:
+            which = best["checkpoint"]
+        if which in {"best", "last"}:
+            found, _ = checkpoint.newest(self.checkpoints)
+            if found is None:
+                raise CheckpointError(f"{self.checkpoints}: no checkpoint yet. Train first: the run saves every few minutes.")
+            return found
+        path = self.checkpoints / which
+        if not path.is_dir():
+            there = ", ".join(f"step-{step}" for step in checkpoint.steps_in(self.checkpoints)) or "none"
+            raise CheckpointError(f"{path}: no such checkpoint. There are: {there}.")
+        return checkpoint.read(path)
+
+    def model(self, which: str = "best", raw: bool = False) -> tuple[torch.nn.Module, str, checkpoint.Checkpoint]:
+        """The trained network in evaluation mode on the CPU, which weights it holds ("EMA" or "raw"), and their checkpoint."""
+        found = self.checkpoint(which)
+        model = build_model(self.recipe, len(self.classes.ids))
+        use_ema = found.ema is not None and not raw
+        checkpoint.load_weights(model, found.ema if use_ema and found.ema is not None else found.model, str(found.path))
+        return model.eval(), "EMA" if use_ema else "raw", found
+
+
+def build_model(recipe: Recipe, class_count: int) -> torch.nn.Module:
+    """The network that a resolved recipe names, freshly initialised."""
+    options = dict(recipe.model.options)
+    if "size_px" in catalog.option_names(recipe.model.name):
+        options.setdefault("size_px", recipe.data.size_px)  # networks with a flattened grid need the input's side
+    return catalog.build(recipe.model.name, class_count, options)
+
+
+def open_run(path: str | Path) -> Run:
+    """The run in a folder. Raises UserError when the folder holds none."""
+    folder = Path(path)
+    if not folder.exists():
+        raise UserError(f"{folder}: no such run. Runs lie in runs/NAME unless --out said otherwise.")
+    if not folder.is_dir() or not (folder / "recipe.json").is_file():
+        raise UserError(f"{folder}: not a run folder (it has no recipe.json). Give the folder that `striate train` wrote, such as runs/NAME.")
+    return Run(folder)
+

@@ -1,0 +1,322 @@
+"""One sitting of a training, from the command as typed to the report.
+
+Finds or makes the run, decides what the recipe left open, trains until the budget or the sitting ends,
+then scores the best checkpoint and writes the report. `train` is what the command does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from striate import machine, progress
+from striate import recipe as recipes
+from striate.data.index import Index, compare
+from striate.data.layouts.detect import open_data
+from striate.data.layouts.splits import Splits
+from striate.errors import DONE, TO_BE_CONTINUED, CheckpointError, DataError, NonFiniteError, StriateError, UserError
+from striate.evaluate import score
+from striate.evaluate.open import evaluate_run
+from striate.files import read_json, sha256_file, write_json
+from striate.recipe import Recipe
+from striate.recipes import catalog
+from striate.report.write import write_report
+from striate.run import checkpoint, identity
+from striate.run.folder import Run, Typed
+from striate.run.lock import locked
+from striate.run.log import Log, Record
+from striate.train import loop
+from striate.train.budget import Stop
+from striate.train.resolve import median_side_px, resolve
+
+# Layouts whose published results ignore EXIF orientation.
+AS_THEY_LIE = ("ILSVRC", "Tiny ImageNet")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A training as asked for. changes: {"group.field": value} on top of the recipe; the rest changes no number."""
+
+    data: str
+    recipe: str | None = None
+    changes: Mapping[str, Any] | None = None
+    out: Path = Path("runs")
+    name: str | None = None
+    new: bool = False
+    override: tuple[str, ...] = ()
+    accept_data_change: bool = False
+    stop_after: str | None = None
+    workers: str = "auto"
+    device: str = "auto"
+    command: str = ""
+
+
+def train(
+    data: str | Path,
+    recipe: str | Recipe | None = None,
+    *,
+    changes: Mapping[str, Any] | None = None,
+    out: str | Path = "runs",
+    name: str | None = None,
+    new: bool = False,
+    override: tuple[str, ...] = (),
+    accept_data_change: bool = False,
+    stop_after: str | None = None,
+    workers: str = "auto",
+    device: str = "auto",
+    quiet: bool = False,
+    **fields: Any,
+) -> Run:
+    """Trains a classifier, or goes on with one, and returns its run; the same as `striate train`.
+
+    data: a folder, a list file, or "builtin". recipe: a name, a recipe.json, or a Recipe.
+    changes and fields: recipe fields by either of their names: train("photos", model="resnet18", epochs=3,
+    changes={"loss.smoothing": 0.1}). stop_after: as "11h30m"; the run is then saved, and the same call goes on.
+    Raises UserError, DataError, CheckpointError, NonFiniteError or ResourceError.
+    """
+    merged = {recipes.full_name(key): value for key, value in {**(changes or {}), **fields}.items()}
+    base: str | None = recipe if isinstance(recipe, str) else None
+    if isinstance(recipe, Recipe):
+        merged = {name: new for name, (_, new) in recipes.differences(Recipe(), recipe).items()} | merged
+        base = "defaults"
+    request = Request(str(data), base, merged, Path(out), name, new, override, accept_data_change, stop_after, workers, device)
+    run, _ = sit(request, quiet=quiet)
+    return run
+
+
+def sit(request: Request, quiet: bool = False) -> tuple[Run, int]:
+    """One sitting. Returns the run and the exit code: 0 done, 75 saved and to be continued."""
+    began = time.monotonic()
+    limit_s = recipes.seconds(request.stop_after) if request.stop_after else None
+    machine.keep_freed_memory()
+    machine.use_threads(machine.threads_wanted())
+    with Stop(limit_s, began) as stop, progress.Display(quiet) as display, contextlib.ExitStack() as stack:
+        prepared = prepare(request, display, stack)
+        run = prepared.run
+        if prepared.finished:
+            display.say(f"{run.path}: this run is finished (step {run.status['step']:,}). Its report: {run.path / 'report.html'}")
+            display.say("To train it longer: --name, a larger --epochs, and --override budget.epochs.")
+            return run, DONE
+        end = _train(prepared, request, stop, display)
+        if end.values["exit_code"] == TO_BE_CONTINUED:
+            return run, TO_BE_CONTINUED
+        with contextlib.closing(_finish(prepared, request)) as lines:
+            for line in lines:
+                display.say(line)
+        return run, DONE
+
+
+# ---------------------------------------------------------------- prepare
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run folder that is locked and complete up to its first step, and the images it trains on."""
+
+    run: Run
+    recipe: Recipe
+    splits: Splits
+    finished: bool
+    notes: tuple[str, ...] = ()
+
+
+def prepare(request: Request, display: progress.Display, stack: contextlib.ExitStack) -> Prepared:
+    """Finds or makes the run of a request, locks it (until `stack` closes), and decides what the recipe leaves open."""
+    device = machine.choose_device(request.device)
+    splits, typed = _typed(request, device.type != "cpu", display)
+    model = typed.recipe.model.name
+    name = request.name or identity.default_name(request.data, model, typed)
+    run, exists = identity.make_folder(request.out, name, request.new)
+    stack.enter_context(locked(run.path))
+    if exists and _is_complete(run):
+        return _existing(run, request, splits, typed, display)
+    display.say(f"{run.path}: {splits.layout}, {len(splits.train):,} training images of {len(splits.train.classes.ids)} classes")
+    for note in splits.notes:
+        display.say(f"  {note}")
+    resolved = resolve(typed.recipe, splits, device, splits.layout.startswith(AS_THEY_LIE))
+    for note in resolved.notes:
+        display.say(f"  {note}")
+    _write_run(run, request, splits, typed, resolved.recipe, resolved.view.to_json(), device)
+    return Prepared(run, resolved.recipe, splits, False, resolved.notes)
+
+
+def _typed(request: Request, has_gpu: bool, display: progress.Display) -> tuple[Splits, Typed]:
+    """The images, and the recipe as asked for. What can be wrong without opening the data is found first."""
+    changes = dict(request.changes or {})
+    base = catalog.find(request.recipe) if request.recipe not in {None, "defaults"} else Recipe()
+    asked = recipes.check(recipes.change(base, changes))
+    splits = open_data(request.data, asked.data.val_share)
+    base_name = request.recipe or "chosen"
+    if request.recipe is not None and Path(request.recipe).is_file():
+        base_name = sha256_file(Path(request.recipe))
+    if request.recipe is None:
+        base, reason = catalog.choose(len(splits.train), median_side_px(splits.train), has_gpu)
+        asked = recipes.check(recipes.change(base, changes))
+        if "model.name" not in changes:
+            display.say(f"Chosen: {reason}")
+    if asked.model.name == "auto":
+        asked = recipes.change(asked, {"model.name": "resnet18"})
+    return splits, Typed(base_name, {name: _plain(value) for name, value in changes.items()}, asked)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _is_complete(run: Run) -> bool:
+    """Whether the preparation of a run got to its end; recipe.json is written last."""
+    return (run.path / "recipe.json").is_file()
+
+
+def _write_run(run: Run, request: Request, splits: Splits, typed: Typed, recipe: Recipe, view: dict[str, Any], device: Any) -> None:
+    splits.train.classes.write(run.path / "classes.json")
+    write_json(run.path / "view.json", view)
+    _write_data(run, request, splits)
+    write_json(run.path / "environment.json", machine.describe(device) | {"command": request.command, "deterministic": recipe.optim.deterministic})
+    run.checkpoints.mkdir(exist_ok=True)
+    run.write(typed, recipe)
+
+
+def _write_data(run: Run, request: Request, splits: Splits) -> None:
+    found: dict[str, Index] = {"train": splits.train} | ({"val": splits.val} if splits.val is not None else {})
+    for split, index in found.items():
+        index.write(run.path / f"index-{split}.parquet")
+    facts = {
+        split: {"images": len(index), "root": str(index.root), "fingerprint": index.fingerprint, "boxes": index.boxes is not None}
+        for split, index in found.items()
+    }
+    path = request.data if request.data == "builtin" else str(Path(request.data).absolute())
+    write_json(run.path / "data.json", {"path": path, "layout": splits.layout, "notes": list(splits.notes), "splits": facts})
+
+
+def _existing(run: Run, request: Request, splits: Splits, typed: Typed, display: progress.Display) -> Prepared:
+    """Goes on with a run: the same recipe and the same data, or differences that were accepted one by one."""
+    if typed.base == "chosen" == run.typed.base:
+        # What was chosen once stays, also on another machine or in a later version.
+        changes = typed.changes
+        typed = Typed("chosen", changes, recipes.change(run.typed.recipe, changes))
+    accepted = identity.reconcile(run, typed, request.override)
+    recipe = run.recipe
+    _same_data(run, request, splits, display)
+    if accepted:
+        recipe = recipes.check(recipes.change(recipe, {name: new for name, (_, new) in accepted.items() if new is not None}))
+        run.write(typed, recipe)
+        for name, (old, new) in accepted.items():
+            display.say(f"  accepted: {name} {old} → {new}")
+    finished = run.status["state"] == "done" and not accepted
+    return Prepared(run, recipe, splits, finished)
+
+
+def _same_data(run: Run, request: Request, splits: Splits, display: progress.Display) -> None:
+    """Raises CheckpointError with the differences when the images are not those the run began with."""
+    stored = run.classes
+    if stored.hash != splits.train.classes.hash:
+        gone = sorted(set(stored.ids) - set(splits.train.classes.ids))
+        more = sorted(set(splits.train.classes.ids) - set(stored.ids))
+        raise CheckpointError(
+            f"{request.data}: its classes are not those of {run.path} (missing: {', '.join(gone[:8]) or 'none'}; "
+            f"new: {', '.join(more[:8]) or 'none'}). Give the data of this run, or start another with --new."
+        )
+    for split, index in (("train", splits.train), ("val", splits.val)):
+        old = run.index(split)
+        if old is None or index is None:
+            continue
+        found = compare(old, index)
+        if found.remounted:
+            display.say(f"  {split}: every file's time is new and no size is: taken for a copy of the same data.")
+        if found and not request.accept_data_change:
+            raise CheckpointError(
+                f"{request.data}: the {split} images changed since {run.path} began.\n{found.describe()}\n"
+                "Put them back, start another run with --new, or go on with the changed data: --accept-data-change."
+            )
+        if found:
+            display.say(f"  accepted, so the end is not that of the run without it: {split} images changed. {found.describe()}")
+            _write_data(run, request, splits)
+
+
+# ---------------------------------------------------------------- train
+
+
+def _train(prepared: Prepared, request: Request, stop: Stop, display: progress.Display) -> Record:
+    """Runs the loop, keeps its records, shows them, and leaves the run's status right however it ends."""
+    run = prepared.run
+    log = Log(run.path / "log.jsonl")
+    step = run.status["step"]
+    run.write_status("running", step)
+    end = Record("end", step, {"reason": "nothing to do", "exit_code": DONE})
+
+    def keep(record: Record) -> None:
+        nonlocal step, end
+        step = record.step
+        log.append(record)
+        display.show(record)
+        if record.kind == "end":
+            end = record
+
+    try:
+        for note in _not_bit_exact(run, request):
+            keep(Record("note", step, {"text": note}))
+        records = loop.steps(
+            prepared.recipe, run, splits=prepared.splits, device=request.device, workers=request.workers, stop=stop, progress=display.decoding
+        )
+        with contextlib.closing(records):
+            for record in records:
+                keep(record)
+    except StriateError as error:
+        reason = str(error).splitlines()[0]
+        with contextlib.suppress(StriateError, OSError):
+            keep(Record("end", step, {"reason": reason, "exit_code": error.exit_code}))
+            run.write_status("failed", step, reason=reason, exit_code=error.exit_code)
+        raise
+    finally:
+        log.close()
+    state = "saved" if end.values["exit_code"] == TO_BE_CONTINUED else "trained"
+    run.write_status(state, end.step, reason=end.values["reason"])
+    return end
+
+
+def _not_bit_exact(run: Run, request: Request) -> Iterator[str]:
+    """What differs between this machine and the one that wrote the newest checkpoint, where bits may depend on it."""
+    steps = checkpoint.steps_in(run.checkpoints)
+    if not steps:
+        return
+    path = run.checkpoints / f"step-{steps[0]}" / "state.json"
+    with contextlib.suppress(UserError):
+        before = read_json(path).get("environment", {})
+        now = machine.describe(machine.choose_device(request.device))
+        names = ("threads", "torch", "processor", "device", "gpu", "cudnn", "numpy", "pillow")
+        changed = [f"{name} {before.get(name)} → {now.get(name)}" for name in names if before.get(name) != now.get(name)]
+        if changed:
+            yield f"From here on not bit-exact: {', '.join(changed)}."
+
+
+# ---------------------------------------------------------------- finish
+
+
+def _finish(prepared: Prepared, request: Request) -> Iterator[str]:
+    """Scores the best checkpoint as `striate evaluate` does, writes the report, and calls the run done."""
+    run = prepared.run
+    status = run.status
+    if prepared.splits.val is not None:
+        try:
+            summary, folder = evaluate_run(run, index=prepared.splits.val, device=request.device, workers=request.workers)
+        except (DataError, NonFiniteError) as error:
+            yield f"Not scored: {error}"
+        else:
+            yield f"Best checkpoint ({run.best['checkpoint'] if run.best else 'last'}): {score.headline(summary)}"
+            yield f"  {summary['protocol']}"
+            for warning in summary["warnings"]:
+                yield f"  Warning: {warning}"
+            yield f"  {folder}"
+    run.write_status("done", status["step"], reason="done")
+    yield f"Report: {write_report(run.path)}"
+
+
+def default_command() -> str:
+    """The command line as typed, for the report."""
+    return " ".join(["striate", *sys.argv[1:]])

@@ -1,0 +1,90 @@
+"""Optimisers, and their state as named tensors."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from striate.errors import CheckpointError
+
+_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
+
+
+def build(
+    model: nn.Module,
+    name: Literal["sgd", "adam", "adamw"],
+    *,
+    lr: float,
+    momentum: float,
+    nesterov: bool,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+    decay_all: bool,
+) -> torch.optim.Optimizer:
+    """The optimiser over a model's trainable parameters.
+
+    decay_all False: biases and the parameters of normalisation layers get no weight decay.
+    Source of the split: He et al. 2019, "Bag of Tricks", section 3.1.
+    """
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    spared = set() if decay_all else _spared(model)
+    groups: list[dict[str, Any]] = [
+        {"params": [parameter for parameter in trainable if parameter not in spared], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in trainable if parameter in spared], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
+    kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
+    return kind(groups, lr=lr, betas=betas, eps=eps)
+
+
+def _spared(model: nn.Module) -> set[nn.Parameter]:
+    """Biases and all parameters of normalisation layers."""
+    found = {parameter for name, parameter in model.named_parameters() if name.endswith("bias")}
+    for module in model.modules():
+        if isinstance(module, _NORMS):
+            found |= set(module.parameters(recurse=False))
+    return found
+
+
+def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Sets the learning rate of every group."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def named_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """The optimiser's state as {"PARAMETER/ENTRY": tensor}, by name, so that no order is relied on."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return {
+        f"{names[parameter]}/{entry}": torch.as_tensor(value)
+        for parameter, state in optimizer.state.items()
+        for entry, value in state.items()
+        if value is not None
+    }
+
+
+def restore_state(model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, torch.Tensor], where: str) -> None:
+    """Puts named state back, in each parameter's own device and memory order.
+
+    Raises CheckpointError for an entry that belongs to no parameter, has another shape, or is missing.
+    """
+    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    restored: dict[str, set[str]] = {}
+    for key, value in state.items():
+        name, _, entry = key.rpartition("/")
+        parameter = parameters.get(name)
+        if parameter is None or (value.dim() > 0 and value.shape != parameter.shape):
+            raise CheckpointError(f"{where}: the optimiser's '{key}' {list(value.shape)} fits no parameter of this network.")
+        if value.dim() > 0:
+            value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        optimizer.state[parameter][entry] = value
+        restored.setdefault(entry, set()).add(name)
+    for entry, names in restored.items():
+        missing = sorted(parameters.keys() - names)
+        if missing:
+            raise CheckpointError(f"{where}: the optimiser's '{entry}' is missing for {', '.join(missing[:5])}.")

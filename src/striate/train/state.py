@@ -1,0 +1,91 @@
+"""All that must survive a restart, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from striate.errors import CheckpointError, NonFiniteError
+from striate.run.checkpoint import Checkpoint, Tensors, load_weights
+from striate.train import optim
+from striate.train.average import Average
+from striate.train.budget import Plan
+
+
+@dataclass
+class State:
+    """Where a training stands between two steps.
+
+    step: optimiser steps done (skipped ones count). elapsed_s: training time over all sittings.
+    evaluated_step: step of the last evaluation, -1 before the first. bad: images that could not be read, with
+    reason. best: step, top1, weights, checkpoint, loss of the best evaluation. dropped_steps: skipped for
+    non-finite numbers, in all and in a row.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: Average | None
+    scaler: torch.amp.GradScaler
+    plan: Plan
+    step: int = 0
+    elapsed_s: float = 0.0
+    evaluated_step: int = -1
+    evaluations: int = 0
+    skipped: int = 0
+    skipped_in_row: int = 0
+    bad: dict[str, str] = field(default_factory=dict)
+    best: dict[str, Any] | None = None
+
+    NUMBERS = ("step", "elapsed_s", "evaluated_step", "evaluations", "skipped", "skipped_in_row", "bad", "best")
+
+    def tensors(self) -> dict[str, Tensors]:
+        """Tensors by file: model (weights and buffers), optimizer, and ema if one is kept."""
+        parts = {"model": dict(self.model.state_dict()), "optimizer": optim.named_state(self.model, self.optimizer)}
+        if self.average is not None:
+            parts["ema"] = dict(self.average.model.state_dict())
+        return parts
+
+    def numbers(self) -> dict[str, Any]:
+        """The rest, as JSON values."""
+        return {
+            **{name: getattr(self, name) for name in self.NUMBERS},
+            "plan": self.plan.to_plain(),
+            "ema_updates": self.average.updates if self.average is not None else None,
+            "scaler": self.scaler.state_dict() if self.scaler.is_enabled() else None,
+        }
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Takes over a checkpoint. Raises CheckpointError naming any part that is missing or does not fit."""
+        where = str(saved.path)
+        wanted = [*self.NUMBERS, "plan", "ema_updates", "scaler"]
+        missing = [name for name in wanted if name not in saved.state]
+        if self.average is not None and (saved.ema is None or saved.state.get("ema_updates") is None):
+            missing.append("ema.safetensors")
+        if self.scaler.is_enabled() and not saved.state.get("scaler"):
+            missing.append("scaler")
+        if missing:
+            raise CheckpointError(f"{where}: incomplete, these parts are missing: {', '.join(missing)}. Start beside it with --new.")
+        load_weights(self.model, saved.model, where)
+        optim.restore_state(self.model, self.optimizer, saved.optimizer, where)
+        if self.average is not None and saved.ema is not None:
+            load_weights(self.average.model, saved.ema, where)
+            self.average.updates = saved.state["ema_updates"]
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(saved.state["scaler"])
+        for name in self.NUMBERS:
+            setattr(self, name, saved.state[name])
+        self.plan = Plan(**saved.state["plan"])
+
+    def refuse_non_finite(self) -> None:
+        """Raises NonFiniteError when a weight, buffer or average is NaN or infinite: such a state is never saved."""
+        for part, tensors in self.tensors().items():
+            floating = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
+            for name, tensor in floating.items():
+                if not bool(torch.isfinite(tensor).all()):
+                    raise NonFiniteError(
+                        f"Step {self.step}: {part} '{name}' is not finite, so nothing was saved. The last checkpoint is the one before. "
+                        "The learning rate is probably too high: try a tenth of --lr, or --optim.clip-norm 1."
+                    )

@@ -1,0 +1,173 @@
+"""How network pixels come from photo pixels: one value, shared by train, evaluate, serve and export.
+
+photo ── EXIF rule ── resize ── crop ──> [S, S, 3] uint8 ── normalise ──> [3, S, S] float
+The first half is done by `data.views` with Pillow's resampling, the second here. The way back (boxes, heatmaps) is
+`Placement`, exact to the rounding of the resized sides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from striate.errors import UserError, expect
+
+if TYPE_CHECKING:
+    import torch
+
+Fit = Literal["crop", "squash"]
+Interpolation = Literal["bilinear", "bicubic", "nearest", "lanczos"]
+
+_FITS = ("crop", "squash")
+_INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "lanczos")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The exact map between a photo and its view: view = photo * scale - offset, along each axis.
+
+    Coordinates are pixel edges (a box over the whole photo is 0, 0, width, height), in the photo as the EXIF rule of
+    the view leaves it. left_px, top_px: where the crop begins within the resized photo.
+    """
+
+    scale_x: float
+    scale_y: float
+    left_px: int
+    top_px: int
+
+    def box_to_view(self, xyxy_M4: ArrayLike) -> NDArray[np.float64]:
+        """Boxes of the photo in view pixels, not clipped. [M, 4] in x_min, y_min, x_max, y_max; returns [M, 4] float64."""
+        return self._boxes(xyxy_M4) * self._scale() - self._offset()
+
+    def box_to_photo(self, xyxy_M4: ArrayLike) -> NDArray[np.float64]:
+        """Boxes of the view in photo pixels, not clipped: the inverse of `box_to_view`. Returns [M, 4] float64."""
+        return (self._boxes(xyxy_M4) + self._offset()) / self._scale()
+
+    @staticmethod
+    def _boxes(xyxy_M4: ArrayLike) -> NDArray[np.float64]:
+        boxes_M4 = np.asarray(xyxy_M4, dtype=np.float64)
+        expect(boxes_M4, "M 4", "boxes")
+        return boxes_M4
+
+    def _scale(self) -> NDArray[np.float64]:
+        return np.array([self.scale_x, self.scale_y, self.scale_x, self.scale_y])
+
+    def _offset(self) -> NDArray[np.float64]:
+        return np.array([self.left_px, self.top_px, self.left_px, self.top_px], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class View:
+    """Preprocessing of an evaluated image, written as view.json beside the weights.
+
+    Raises UserError at once when a field is out of range.
+    """
+
+    size_px: int  # S: the network's input is S by S
+    fit: Fit  # "crop": shorter side to resize_px, centre S by S; "squash": both sides to S, the aspect ignored
+    resize_px: int  # shorter side before the centre crop; S for "squash"
+    interpolation: Interpolation  # Pillow's, which widens its support when shrinking (antialias)
+    exif: bool  # whether the EXIF orientation is applied; off for parity with published ImageNet figures
+    mean: tuple[float, float, float]  # of red, green, blue in 0..1
+    std: tuple[float, float, float]  # in 0..1: x = (pixel / 255 - mean) / std
+    colour: Literal["rgb"] = "rgb"  # order of the channels
+
+    def __post_init__(self) -> None:
+        if self.fit not in _FITS:
+            raise UserError(f"view: fit is {self.fit!r}; expected one of {', '.join(_FITS)}.")
+        if self.interpolation not in _INTERPOLATIONS:
+            raise UserError(f"view: interpolation is {self.interpolation!r}; expected one of {', '.join(_INTERPOLATIONS)}.")
+        if self.colour != "rgb":
+            raise UserError(f"view: colour is {self.colour!r}; expected 'rgb'.")
+        if self.size_px < 1 or self.resize_px < self.size_px:
+            raise UserError(
+                f"view: a crop of {self.size_px} px does not fit into a shorter side of {self.resize_px} px. "
+                "Give 1 <= size_px <= resize_px."
+            )
+        if self.fit == "squash" and self.resize_px != self.size_px:
+            raise UserError(f"view: with fit 'squash' resize_px must equal size_px ({self.size_px}), found {self.resize_px}.")
+        if len(self.mean) != 3 or len(self.std) != 3 or not np.all(np.isfinite([*self.mean, *self.std])) or min(self.std) <= 0:
+            raise UserError(f"view: mean and std need three finite numbers each, std above 0; found {self.mean} and {self.std}.")
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as plain JSON values."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> View:
+        """The view of `to_json`. Raises UserError naming fields that are unknown, missing or of the wrong type."""
+        known = {field.name for field in fields(cls)}
+        needed = known - {"colour"}
+        if unknown := sorted(set(values) - known):
+            raise UserError(f"view: unknown field {', '.join(unknown)}; this striate may be older than the file.")
+        if missing := sorted(needed - set(values)):
+            raise UserError(f"view: field {', '.join(missing)} is missing.")
+        try:
+            red, green, blue = (float(value) for value in values["mean"])
+            red_std, green_std, blue_std = (float(value) for value in values["std"])
+            return cls(
+                size_px=int(values["size_px"]),
+                fit=values["fit"],
+                resize_px=int(values["resize_px"]),
+                interpolation=values["interpolation"],
+                exif=bool(values["exif"]),
+                mean=(red, green, blue),
+                std=(red_std, green_std, blue_std),
+                colour=values.get("colour", "rgb"),
+            )
+        except (TypeError, ValueError) as error:
+            raise UserError(f"view: a field has the wrong type ({error}).") from error
+
+    @property
+    def hash(self) -> str:
+        """Twelve hex digits that differ when any field differs."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:12]
+
+    def describe(self) -> str:
+        """One line for the protocol that stands beside every accuracy."""
+        if self.fit == "squash":
+            shape = f"squashed to {self.size_px}x{self.size_px}"
+        else:
+            shape = f"shorter side {self.resize_px}, centre {self.size_px}x{self.size_px}"
+        mean = ",".join(f"{value:.4g}" for value in self.mean)
+        std = ",".join(f"{value:.4g}" for value in self.std)
+        exif = "EXIF applied" if self.exif else "EXIF ignored"
+        return f"{shape}, {self.interpolation}, RGB, mean {mean}, std {std}, {exif}"
+
+    def resized_sides(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of the photo after the resize, before the crop.
+
+        The longer side is rounded down, as torchvision's Resize(int) does.
+        """
+        if self.fit == "squash":
+            return self.size_px, self.size_px
+        if width <= height:
+            return self.resize_px, int(self.resize_px * height / width)
+        return int(self.resize_px * width / height), self.resize_px
+
+    def placement(self, width: int, height: int) -> Placement:
+        """The map for a photo of this size (after the EXIF rule). The crop's offset is rounded as in torchvision's CenterCrop."""
+        resized_width, resized_height = self.resized_sides(width, height)
+        return Placement(
+            scale_x=resized_width / width,
+            scale_y=resized_height / height,
+            left_px=round((resized_width - self.size_px) / 2),
+            top_px=round((resized_height - self.size_px) / 2),
+        )
+
+    def normalise(self, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Network input from pixels: (pixel / 255 - mean) / std, on the device and in the memory format of `images`.
+
+        images: [B, 3, S, S] uint8. Returns [B, 3, S, S] in `dtype`; computed in float32.
+        """
+        expect(images, "B 3 S S", "images")
+        x = images.float()
+        scale = x.new_tensor([1 / (255 * std) for std in self.std]).view(1, 3, 1, 1)
+        shift = x.new_tensor([-mean / std for mean, std in zip(self.mean, self.std, strict=True)]).view(1, 3, 1, 1)
+        return x.mul_(scale).add_(shift).to(dtype)

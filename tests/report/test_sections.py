@@ -1,0 +1,93 @@
+"""What the page says: result, state, recipe and commands, in words and numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from report.example import make_run
+from striate.files import write_json
+from striate.report import sections
+from striate.report.gather import gather
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return make_run(tmp_path / "run", images=12)
+
+
+def _end(run: Path, **values: Any) -> None:
+    lines = [line for line in (run / "log.jsonl").read_text().splitlines() if '"kind": "end"' not in line]
+    (run / "log.jsonl").write_text("\n".join([*lines, *([json.dumps({"kind": "end", "step": 300, **values})] if values else [])]))
+
+
+def _changed(run: Path) -> set[str]:
+    return {f"{group}.{one.name}" for group, settings in sections.recipe_groups(gather(run)) for one in settings if one.changed}
+
+
+def test_changed_fields_are_those_that_differ_from_the_defaults(run: Path) -> None:
+    expected = {"model.name", "model.options.stem", "loss.smoothing", "optim.lr", "optim.ema", "budget.epochs"}
+    assert _changed(run) == expected
+
+
+@pytest.mark.parametrize("typed", [["optim.momentum", "budget.epochs"], {"optim": {"momentum": 0.9}, "budget": {"epochs": 20}}, {"optim.momentum": 0.9, "budget.epochs": 20}])
+def test_typed_fields_are_the_changed_ones_where_they_are_known(run: Path, typed: Any) -> None:
+    recipe = json.loads((run / "recipe.json").read_text())
+    write_json(run / "recipe.json", {**recipe, "typed": typed})
+    assert _changed(run) == {"optim.momentum", "budget.epochs"}
+
+
+@pytest.mark.parametrize(
+    ("end", "kind", "words"),
+    [
+        ({"reason": "done", "exit_code": 0}, "done", "The training is done."),
+        ({"reason": "SIGTERM", "exit_code": 75}, "saved", "Saved, to be continued (SIGTERM). The same command goes on."),
+        ({"reason": "10 non-finite steps in a row", "exit_code": 5}, "stopped", "Stopped: 10 non-finite steps in a row."),
+        ({}, "open", "The log has no end: the training is running, or was killed. The same command goes on."),
+    ],
+)
+def test_state(run: Path, end: dict[str, Any], kind: str, words: str) -> None:
+    _end(run, **end)
+    state = sections.state(gather(run))
+    assert (state.kind, state.words) == (kind, words)
+
+
+def test_headline_is_the_summary(run: Path) -> None:
+    summary = json.loads(next(run.glob("evaluation/*/summary.json")).read_text())
+    headline = sections.headline(gather(run))
+    assert (headline.top1, headline.interval, headline.protocol) == (summary["top1"], tuple(summary["top1_interval"]), summary["protocol"])
+    assert headline.chance == 1 / 12
+
+
+def test_headline_prefers_one_view_of_the_validation_set(run: Path) -> None:
+    for name, top1 in (("val-10crop-ffffff", 0.99), ("test-center-ffffff", 0.98)):
+        (run / "evaluation" / name).mkdir()
+        write_json(run / "evaluation" / name / "summary.json", {"top1": top1})
+    main = gather(run).main
+    assert main is not None
+    assert main.folder.name == "val-center-0a1b2c"
+
+
+def test_top5_of_five_classes_is_left_out(tmp_path: Path) -> None:
+    charts = sections.curves(gather(make_run(tmp_path / "five", classes=5, images=12)))
+    assert [chart.slug for chart in charts] == ["loss", "top1", "learning-rate", "images-per-s", "waiting"]
+
+
+def test_raw_and_ema_are_told_apart(run: Path) -> None:
+    top1 = next(chart for chart in sections.curves(gather(run)) if chart.slug == "top1")
+    assert [(one.name, one.look) for one in top1.series] == [("train batches", "train"), ("train sample", "sample"), ("val", "val"), ("val, EMA", "ema")]
+
+
+@pytest.mark.parametrize(("value_s", "words"), [(None, ""), (8.25, "8.25 s"), (252.3, "4 min 12 s"), (7500, "2 h 05 min")])
+def test_duration(value_s: float | None, words: str) -> None:
+    assert sections.duration(value_s) == words
+
+
+def test_commands_are_quoted(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "my run", images=12)
+    commands = [command for _, command in sections.commands(gather(run))]
+    assert commands[0].startswith("striate train 'my photos' --model resnet18")
+    assert f"striate evaluate '{run}'" in commands

@@ -1,0 +1,70 @@
+"""Hooks exist only inside the block: they are counted before, within and after."""
+
+import pytest
+import torch
+from torch import nn
+
+from striate.errors import UserError
+from striate.taps import layer_names, taps
+
+
+def network() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Sequential(nn.Linear(4, 2), nn.ReLU()))
+
+
+def hooks(model: nn.Module) -> int:
+    return sum(len(layer._forward_hooks) for layer in model.modules())
+
+
+def test_the_function_sees_layer_inputs_and_output():
+    model, seen = network(), []
+    x = torch.randn(5, 3)
+    with taps(model, {"2.0": lambda layer, inputs, output: seen.append((layer, inputs[0], output))}):
+        model(x)
+        model(x)
+    layer, given, output = seen[0]
+    assert len(seen) == 2 and layer is model[2][0]
+    assert torch.equal(output, layer(given))
+
+
+def test_hooks_are_gone_after_the_block():
+    model = network()
+    look = {"0": lambda *_: None, "2": lambda *_: None, "": lambda *_: None}
+    with taps(model, look):
+        assert hooks(model) == 3
+        with taps(model, {"0": lambda *_: None}):
+            assert hooks(model) == 4
+        assert hooks(model) == 3
+    assert hooks(model) == 0
+
+
+def test_hooks_are_gone_after_an_exception():
+    model = network()
+
+    def fail(*_):
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"), taps(model, {"0": fail, "1": fail}):
+        model(torch.randn(1, 3))
+    assert hooks(model) == 0
+
+
+def test_what_the_function_returns_does_not_reach_the_network():
+    model, x = network(), torch.randn(2, 3)
+    expected = model(x)
+    with taps(model, {"0": lambda layer, inputs, output: output * 0}):
+        assert torch.equal(model(x), expected)
+
+
+def test_an_unknown_layer_is_answered_with_the_nearest_and_leaves_no_hook():
+    model = nn.Sequential()
+    model.add_module("conv1", nn.Conv2d(3, 4, 1))
+    look = {"conv1": lambda *_: None, "conv2": lambda *_: None}
+    with pytest.raises(UserError, match=r"'conv2' is no layer of this Sequential\. Did you mean 'conv1'\?"), taps(model, look):
+        pass
+    assert hooks(model) == 0
+
+
+def test_layer_names_of_a_kind():
+    assert layer_names(network(), nn.ReLU) == ("1", "2.1")
+    assert layer_names(network(), (nn.ReLU, nn.Linear)) == ("0", "1", "2.0", "2.1")
