@@ -15,8 +15,8 @@ _PUBLIC = {
     "create_model": "striate.models.catalog",
     "train": "striate.sitting",
     "steps": "striate.train.loop",
-    "evaluate": "striate.evaluate.score",
-    "predict": "striate.evaluate.predict",
+    "evaluate": "striate.evaluate.open",
+    "predict": "striate.evaluate.open",
     "open_run": "striate.run.folder",
     "open_data": "striate.data.layouts.detect",
     # Nouns.

@@ -140,7 +140,11 @@ def train(argv: list[str]) -> int:
     )
     run_folder, exit_code = sitting.sit(request)
     if given.json:
-        print(json.dumps({"run": str(run_folder.path), "exit_code": exit_code, "status": run_folder.status, "best": run_folder.best}))
+        print(
+            json.dumps(
+                {"run": str(run_folder.path), "exit_code": exit_code, "status": run_folder.status, "best": run_folder.best}
+            )
+        )
     return exit_code
 
 
@@ -311,7 +315,10 @@ def predict(argv: list[str]) -> int:
         except OSError as error:
             raise refuse(error, given.csv, "writing the table") from error
     table = Table(box=None, pad_edge=False)
-    for head in ("photo", *(f"{rank + 1}." for rank in range(min(given.top, max((len(row.ranks) for row in rows), default=1) or 1)))):
+    for head in (
+        "photo",
+        *(f"{rank + 1}." for rank in range(min(given.top, max((len(row.ranks) for row in rows), default=1) or 1))),
+    ):
         table.add_column(head, overflow="fold")
     for row in rows:
         cells = [f"{rank.name} {rank.probability:.1%}" for rank in row.ranks] or [f"bad: {row.reason}"]

@@ -22,7 +22,9 @@ def refuse(error: OSError, path: Path | str, doing: str) -> ResourceError | User
     if error.errno in _NO_ROOM:
         return ResourceError(f"{path}: no room left while {doing} ({error.strerror}). Free some disk, or choose another --out.")
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-        return UserError(f"{path}: no permission while {doing} ({error.strerror}). Choose another folder with --out, or change its rights.")
+        return UserError(
+            f"{path}: no permission while {doing} ({error.strerror}). Choose another folder with --out, or change its rights."
+        )
     return ResourceError(f"{path}: {error.strerror or error} while {doing}.")
 
 

@@ -23,6 +23,8 @@ import torch
 
 from striate.errors import ResourceError, UserError
 
+# A module whose one attribute its type checkers do not see.
+_fill: Any = torch.utils.deterministic
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
 
 # ---------------------------------------------------------------- named random streams
@@ -56,7 +58,8 @@ def stream_seed(seed: int, name: str, *counters: int) -> int:
 def _mix_N(x_N: np.ndarray) -> np.ndarray:
     x_N = (x_N ^ (x_N >> np.uint64(30))) * np.uint64(_MIX_1)
     x_N = (x_N ^ (x_N >> np.uint64(27))) * np.uint64(_MIX_2)
-    return x_N ^ (x_N >> np.uint64(31))
+    mixed_N: np.ndarray = x_N ^ (x_N >> np.uint64(31))
+    return mixed_N
 
 
 def bits(seed: int, name: str, first: int, second_N: np.ndarray, draws: int) -> np.ndarray:
@@ -66,7 +69,9 @@ def bits(seed: int, name: str, first: int, second_N: np.ndarray, draws: int) -> 
     """
     head = _mix((_stream(seed, name) + _GOLDEN * (first + 1)) & _MASK)
     with np.errstate(over="ignore"):
-        row_N = _mix_N(np.uint64(head) + np.uint64(_GOLDEN) * (np.asarray(second_N, dtype=np.int64).astype(np.uint64) + np.uint64(1)))
+        row_N = _mix_N(
+            np.uint64(head) + np.uint64(_GOLDEN) * (np.asarray(second_N, dtype=np.int64).astype(np.uint64) + np.uint64(1))
+        )
         column = np.uint64(_GOLDEN) * np.arange(1, draws + 1, dtype=np.uint64)
         return np.asarray(_mix_N(row_N[:, None] + column[None, :]))
 
@@ -256,18 +261,22 @@ def cpu_flags() -> set[str]:
 @contextlib.contextmanager
 def determinism(wanted: bool) -> Iterator[None]:
     """Within the block torch uses deterministic algorithms (if wanted); the flags before it come back after it."""
-    before = (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark, torch.utils.deterministic.fill_uninitialized_memory)
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.backends.cudnn.benchmark,
+        _fill.fill_uninitialized_memory,
+    )
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(wanted)
     torch.backends.cudnn.benchmark = not wanted
     # Filling every fresh tensor costs a pass over memory and changes no result of a program that reads only what it wrote.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    _fill.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0])
         torch.backends.cudnn.benchmark = before[1]
-        torch.utils.deterministic.fill_uninitialized_memory = before[2]
+        _fill.fill_uninitialized_memory = before[2]
 
 
 def describe(device: torch.device) -> dict[str, Any]:
@@ -293,7 +302,7 @@ def describe(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         facts["gpu"] = torch.cuda.get_device_name(device)
         facts["cuda"] = torch.version.cuda
-        facts["cudnn"] = torch.backends.cudnn.version()
+        facts["cudnn"] = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
     return facts
 
 

@@ -68,7 +68,11 @@ class Display:
                 f"{verb} {values['model']} ({values['parameters']:,} parameters) on {values['images']:,} images of {values['classes']} classes; "
                 f"{values['val_images']:,} to validate; {values['device']}, {values['precision']}, {values['threads']} threads, "
                 f"batch {values['batch_size']}, {values['steps_per_epoch']:,} steps per epoch"
-                + (f" ({values['dropped_per_epoch']} images of each epoch's order are left for the next)" if values["dropped_per_epoch"] else "")
+                + (
+                    f" ({values['dropped_per_epoch']} images of each epoch's order are left for the next)"
+                    if values["dropped_per_epoch"]
+                    else ""
+                )
             )
         elif record.kind == "note":
             self.say(values["text"])

@@ -213,7 +213,7 @@ def short_names() -> dict[str, str]:
 
 
 def full_name(name: str) -> str:
-    """"group.field" for any way to name a field: "lr", "batch_size", "optim.lr".
+    """ "group.field" for any way to name a field: "lr", "batch_size", "optim.lr".
 
     Raises UserError naming the nearest fields when there is none.
     """
@@ -319,7 +319,12 @@ def check(recipe: Recipe) -> Recipe:
     _require(optim.lr > 0, "optim.lr", optim.lr, "more than 0")
     _require(optim.batch_size >= 1, "optim.batch_size", optim.batch_size, "1 or more")
     _require(optim.accumulate >= 1, "optim.accumulate", optim.accumulate, "1 or more")
-    _require(optim.batch_size % optim.accumulate == 0, "optim.accumulate", optim.accumulate, f"a divisor of the batch size {optim.batch_size}")
+    _require(
+        optim.batch_size % optim.accumulate == 0,
+        "optim.accumulate",
+        optim.accumulate,
+        f"a divisor of the batch size {optim.batch_size}",
+    )
     _require(0 <= optim.momentum < 1, "optim.momentum", optim.momentum, "at least 0 and below 1")
     _require(not optim.nesterov or optim.momentum > 0, "optim.nesterov", True, "used with a momentum above 0")
     _require(all(0 <= beta < 1 for beta in optim.betas), "optim.betas", optim.betas, "at least 0 and below 1")

@@ -7,7 +7,6 @@ then scores the best checkpoint and writes the report. `train` is what the comma
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -105,9 +104,8 @@ def sit(request: Request, quiet: bool = False) -> tuple[Run, int]:
         end = _train(prepared, request, stop, display)
         if end.values["exit_code"] == TO_BE_CONTINUED:
             return run, TO_BE_CONTINUED
-        with contextlib.closing(_finish(prepared, request)) as lines:
-            for line in lines:
-                display.say(line)
+        for line in _finish(prepared, request):
+            display.say(line)
         return run, DONE
 
 
@@ -173,11 +171,16 @@ def _is_complete(run: Run) -> bool:
     return (run.path / "recipe.json").is_file()
 
 
-def _write_run(run: Run, request: Request, splits: Splits, typed: Typed, recipe: Recipe, view: dict[str, Any], device: Any) -> None:
+def _write_run(
+    run: Run, request: Request, splits: Splits, typed: Typed, recipe: Recipe, view: dict[str, Any], device: Any
+) -> None:
     splits.train.classes.write(run.path / "classes.json")
     write_json(run.path / "view.json", view)
     _write_data(run, request, splits)
-    write_json(run.path / "environment.json", machine.describe(device) | {"command": request.command, "deterministic": recipe.optim.deterministic})
+    write_json(
+        run.path / "environment.json",
+        machine.describe(device) | {"command": request.command, "deterministic": recipe.optim.deterministic},
+    )
     run.checkpoints.mkdir(exist_ok=True)
     run.write(typed, recipe)
 
@@ -262,7 +265,13 @@ def _train(prepared: Prepared, request: Request, stop: Stop, display: progress.D
         for note in _not_bit_exact(run, request):
             keep(Record("note", step, {"text": note}))
         records = loop.steps(
-            prepared.recipe, run, splits=prepared.splits, device=request.device, workers=request.workers, stop=stop, progress=display.decoding
+            prepared.recipe,
+            run,
+            splits=prepared.splits,
+            device=request.device,
+            workers=request.workers,
+            stop=stop,
+            progress=display.decoding,
         )
         with contextlib.closing(records):
             for record in records:
@@ -315,8 +324,3 @@ def _finish(prepared: Prepared, request: Request) -> Iterator[str]:
             yield f"  {folder}"
     run.write_status("done", status["step"], reason="done")
     yield f"Report: {write_report(run.path)}"
-
-
-def default_command() -> str:
-    """The command line as typed, for the report."""
-    return " ".join(["striate", *sys.argv[1:]])

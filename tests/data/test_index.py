@@ -1,7 +1,7 @@
 """Keys, boxes, the fingerprint, the parquet file, and what changed between two readings."""
 
+import copy
 import os
-import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,8 +28,8 @@ def test_keys_are_the_strings_they_were_made_of():
     assert list(keys) == ODD and [keys[i] for i in range(-5, 5)] == ODD + ODD
     assert list(keys[1:4]) == ODD[1:4] and list(keys.select(np.array([4, 0, 0]))) == [ODD[4], ODD[0], ODD[0]]
     assert keys == Keys.of(ODD) and keys != Keys.of(ODD[:-1]) and "b/caf\u00e9.jpg" in keys
-    assert list(pickle.loads(pickle.dumps(keys))) == ODD  # noqa: S301 - our own bytes, as worker processes get them
-    assert len(Keys.of([])) == 0 and list(Keys.of([])) == [] and "0" in repr(Keys.of([]))
+    assert list(copy.deepcopy(keys)) == ODD  # as worker processes get them
+    assert len(Keys.of([])) == 0 and list(Keys.of([])) == [] and repr(Keys.of([])) == "Keys()"
     with pytest.raises(IndexError):
         keys[5]
 

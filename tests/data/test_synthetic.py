@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import threading
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,17 @@ def _all_files(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def scenes() -> list[tuple[int, Scene]]:
-    """Fifty pictures of each of the twelve classes."""
-    return [(label, render(thing, 0, "train", i)) for label, thing in enumerate(THINGS[:12]) for i in range(50)]
+    """Thirty pictures of each of the twelve classes."""
+    return [(label, render(thing, 0, "train", i)) for label, thing in enumerate(THINGS[:12]) for i in range(30)]
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Tiny products are quicker without a second thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def test_a_picture_is_a_pure_function_of_seed_class_split_and_number() -> None:
@@ -61,7 +71,7 @@ def test_dice_is_even_and_repeats() -> None:
     assert abs(dice.grid(200, 200).mean() - 127.5) < 2
 
 
-def test_sides_areas_and_grey_share_are_as_promised(scenes: list[tuple[int, Scene]]) -> None:
+def test_sides_and_areas_are_as_promised(scenes: list[tuple[int, Scene]]) -> None:
     for _, scene in scenes:
         width, height = scene.image.size
         x_min, y_min, x_max, y_max = scene.box
@@ -69,8 +79,15 @@ def test_sides_areas_and_grey_share_are_as_promised(scenes: list[tuple[int, Scen
         assert 0 <= x_min < x_max <= width
         assert 0 <= y_min < y_max <= height
         assert 0.05 <= (x_max - x_min) * (y_max - y_min) / (width * height) <= 0.35
-    assert sum(scene.image.mode == "L" for _, scene in scenes) == 12  # one of each fifty: 2 %
-    assert len({scene.image.size for _, scene in scenes}) > 300
+    assert len({scene.image.size for _, scene in scenes}) > 200
+
+
+def test_two_in_a_hundred_are_grey(scenes: list[tuple[int, Scene]]) -> None:
+    for thing in THINGS:
+        assert sum(synthetic_scene.is_grey(thing, 0, "train", i) for i in range(100)) == 2
+    expected = [synthetic_scene.is_grey(THINGS[label], 0, "train", i % 30) for i, (label, _) in enumerate(scenes)]
+    assert [scene.image.mode == "L" for _, scene in scenes] == expected
+    assert any(expected)
 
 
 @pytest.mark.parametrize("thing", THINGS, ids=lambda thing: thing.name)
@@ -105,7 +122,7 @@ def test_an_occluder_hides_a_part_and_never_much() -> None:
     assert np.mean(np.array(hidden) > 0.02) > 0.6
 
 
-def test_it_is_no_toy_for_thumbnails(scenes: list[tuple[int, Scene]]) -> None:
+def test_it_is_no_toy_for_thumbnails(scenes: list[tuple[int, Scene]], one_thread: None) -> None:
     """Multinomial logistic regression on 8x8 colour thumbnails (benchmarks/builtin_difficulty.py does the whole set)."""
     pixels = np.stack([np.asarray(scene.image.convert("RGB").resize((8, 8), Image.Resampling.BOX)) for _, scene in scenes])
     images_ND = torch.from_numpy(pixels.reshape(len(scenes), -1).astype(np.float32)) / 255
@@ -113,9 +130,9 @@ def test_it_is_no_toy_for_thumbnails(scenes: list[tuple[int, Scene]]) -> None:
     held_out = torch.arange(len(scenes)) % 5 == 0
     layer = torch.nn.Linear(192, 12)
     torch.nn.init.zeros_(layer.weight)
-    optimizer = torch.optim.Adam(layer.parameters(), lr=0.01, weight_decay=1e-3)
+    optimizer = torch.optim.Adam(layer.parameters(), lr=0.02, weight_decay=1e-3)
     best = 0.0
-    for _ in range(300):
+    for _ in range(150):
         loss = torch.nn.functional.cross_entropy(layer(images_ND[~held_out]), labels_N[~held_out])
         optimizer.zero_grad()
         loss.backward()

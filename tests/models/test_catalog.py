@@ -149,12 +149,13 @@ def test_create_model_loads_weights_from_a_file_or_a_checkpoint_folder(tmp_path)
         assert all(torch.equal(value, source.state_dict()[key]) for key, value in loaded.state_dict().items())
 
 
-def test_a_checkpoint_folder_gives_its_averaged_weights_if_it_has_them(tmp_path):
+def test_a_checkpoint_folder_gives_its_raw_weights_and_the_averaged_ones_by_name(tmp_path):
     raw, averaged = catalog.create_model("resnet18", 5, width=8), catalog.create_model("resnet18", 5, width=8)
     safetensors.torch.save_file(raw.state_dict(), tmp_path / "model.safetensors")
     safetensors.torch.save_file(averaged.state_dict(), tmp_path / "ema.safetensors")
-    loaded = catalog.create_model("resnet18", 5, weights=tmp_path, width=8)
-    assert torch.equal(loaded.get_parameter("fc.weight"), averaged.get_parameter("fc.weight"))
+    for weights, source in ((tmp_path, raw), (tmp_path / "ema.safetensors", averaged)):
+        loaded = catalog.create_model("resnet18", 5, weights=weights, width=8)
+        assert torch.equal(loaded.get_parameter("fc.weight"), source.get_parameter("fc.weight"))
 
 
 def test_c13_prefixes_are_dropped_and_other_weights_refused_by_name(tmp_path):

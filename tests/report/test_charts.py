@@ -25,14 +25,26 @@ def _chart(*series: Series, whole: float | None = None, reference: tuple[float, 
 
 @pytest.mark.parametrize(
     ("low", "high", "most", "expected"),
-    [(0, 10, 5, [0, 2, 4, 6, 8, 10]), (0, 1, 5, [0, 0.2, 0.4, 0.6, 0.8, 1]), (0, 0.05, 5, [0, 0.01, 0.02, 0.03, 0.04, 0.05]), (0, 90, 6, [0, 20, 40, 60, 80])],
+    [
+        (0, 10, 5, [0, 2, 4, 6, 8, 10]),
+        (0, 1, 5, [0, 0.2, 0.4, 0.6, 0.8, 1]),
+        (0, 0.05, 5, [0, 0.01, 0.02, 0.03, 0.04, 0.05]),
+        (0, 90, 6, [0, 20, 40, 60, 80]),
+    ],
 )
 def test_ticks_are_round(low: float, high: float, most: int, expected: list[float]) -> None:
     assert charts.ticks(low, high, most) == pytest.approx(expected)
 
 
 def test_numbers_of_an_axis() -> None:
-    assert [charts.plain(value) for value in (0, 0.05, 1200.0, 0.00003, 0.0004, 2.5)] == ["0", "0.05", "1\u202f200", "3e\u22125", "4e\u22124", "2.5"]
+    assert [charts.plain(value) for value in (0, 0.05, 1200.0, 0.00003, 0.0004, 2.5)] == [
+        "0",
+        "0.05",
+        "1\u202f200",
+        "3e\u22125",
+        "4e\u22124",
+        "2.5",
+    ]
     assert [charts.percent(value) for value in (0, 0.2, 0.125)] == ["0\u202f%", "20\u202f%", "12.5\u202f%"]
 
 
@@ -41,7 +53,7 @@ def test_axis_starts_at_zero_and_holds_every_value() -> None:
     heights = [y for _, _, y in drawn.points]
     assert min(heights) > drawn.top
     assert drawn.y_ticks[0] == (drawn.bottom, "0")
-    assert heights[0] == pytest.approx((heights[1] + drawn.bottom) / 2 - (drawn.bottom - heights[1]) / 2, abs=0.2)
+    assert drawn.bottom - heights[0] == pytest.approx(2 * (drawn.bottom - heights[1]), abs=0.2)
     assert drawn.beyond == ""
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from report.example import make_run
 from striate.report.history import Curve, binned, history
 from striate.run import log
 
@@ -28,7 +28,9 @@ def test_resume_replaces_what_was_run_again(tmp_path: Path) -> None:
 
 
 def test_evaluation_stands_at_its_step_in_epochs() -> None:
-    past = history([*_steps((10, 1.0), (20, 1.0)), {"kind": "evaluation", "step": 15, "split": "val", "weights": "raw", "top1": 0.5}])
+    past = history(
+        [*_steps((10, 1.0), (20, 1.0)), {"kind": "evaluation", "step": 15, "split": "val", "weights": "raw", "top1": 0.5}]
+    )
     assert past.unit == "epochs"
     assert past.curve("evaluation", "top1", split="val", weights="raw").x_N.tolist() == [1.5]
     assert not past.curve("evaluation", "top1", split="val", weights="EMA")
@@ -59,7 +61,7 @@ def test_few_points_stay_as_they_are() -> None:
     assert binned(curve) is curve
 
 
-def test_example_log_reads_as_one_story(tmp_path: Path) -> None:
+def test_example_log_reads_as_one_story(tmp_path: Path, make_run: Callable[..., Path]) -> None:
     past = history(log.read(make_run(tmp_path / "run") / "log.jsonl"))
     steps = [line["step"] for line in past.of("step")]
     assert steps == sorted(set(steps)) == list(range(2, 601, 2))

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from report.example import VIEW
 from striate.data import decode, views
 from striate.report import pictures
+from striate.view import View
+
+VIEW = View(96, "crop", 110, "bilinear", True, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def _open(uri: str) -> Image.Image:
@@ -21,7 +23,9 @@ def _open(uri: str) -> Image.Image:
 
 def _photo(path: Path) -> Path:
     x_HW = np.linspace(0, 255, 200)[None, :] * np.ones((150, 1))
-    Image.fromarray(np.stack([x_HW, x_HW.T.copy().reshape(150, 200), 255 - x_HW], axis=-1).astype(np.uint8)).save(path, quality=95)
+    Image.fromarray(np.stack([x_HW, x_HW.T.copy().reshape(150, 200), 255 - x_HW], axis=-1).astype(np.uint8)).save(
+        path, quality=95
+    )
     return path
 
 
@@ -36,7 +40,9 @@ def test_picture_is_the_view_of_the_photo(tmp_path: Path) -> None:
 
 
 def test_large_view_is_reduced_for_the_page(tmp_path: Path) -> None:
-    uri = pictures.seen_by_network(_photo(tmp_path / "photo.jpg"), replace(VIEW, size_px=300, resize_px=300), shrink_px=64, most_px=128)
+    uri = pictures.seen_by_network(
+        _photo(tmp_path / "photo.jpg"), replace(VIEW, size_px=300, resize_px=300), shrink_px=64, most_px=128
+    )
     assert uri is not None
     assert _open(uri).size == (128, 128)
     assert len(uri) < 20_000

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from report.example import make_run
 from striate.files import write_json
 from striate.report import sections
 from striate.report.gather import gather
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
+def run(tmp_path: Path, make_run: Callable[..., Path]) -> Path:
     return make_run(tmp_path / "run", images=12)
 
 
@@ -33,7 +33,14 @@ def test_changed_fields_are_those_that_differ_from_the_defaults(run: Path) -> No
     assert _changed(run) == expected
 
 
-@pytest.mark.parametrize("typed", [["optim.momentum", "budget.epochs"], {"optim": {"momentum": 0.9}, "budget": {"epochs": 20}}, {"optim.momentum": 0.9, "budget.epochs": 20}])
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["optim.momentum", "budget.epochs"],
+        {"optim": {"momentum": 0.9}, "budget": {"epochs": 20}},
+        {"optim.momentum": 0.9, "budget.epochs": 20},
+    ],
+)
 def test_typed_fields_are_the_changed_ones_where_they_are_known(run: Path, typed: Any) -> None:
     recipe = json.loads((run / "recipe.json").read_text())
     write_json(run / "recipe.json", {**recipe, "typed": typed})
@@ -58,7 +65,11 @@ def test_state(run: Path, end: dict[str, Any], kind: str, words: str) -> None:
 def test_headline_is_the_summary(run: Path) -> None:
     summary = json.loads(next(run.glob("evaluation/*/summary.json")).read_text())
     headline = sections.headline(gather(run))
-    assert (headline.top1, headline.interval, headline.protocol) == (summary["top1"], tuple(summary["top1_interval"]), summary["protocol"])
+    assert (headline.top1, headline.interval, headline.protocol) == (
+        summary["top1"],
+        tuple(summary["top1_interval"]),
+        summary["protocol"],
+    )
     assert headline.chance == 1 / 12
 
 
@@ -71,14 +82,19 @@ def test_headline_prefers_one_view_of_the_validation_set(run: Path) -> None:
     assert main.folder.name == "val-center-0a1b2c"
 
 
-def test_top5_of_five_classes_is_left_out(tmp_path: Path) -> None:
+def test_top5_of_five_classes_is_left_out(tmp_path: Path, make_run: Callable[..., Path]) -> None:
     charts = sections.curves(gather(make_run(tmp_path / "five", classes=5, images=12)))
     assert [chart.slug for chart in charts] == ["loss", "top1", "learning-rate", "images-per-s", "waiting"]
 
 
 def test_raw_and_ema_are_told_apart(run: Path) -> None:
     top1 = next(chart for chart in sections.curves(gather(run)) if chart.slug == "top1")
-    assert [(one.name, one.look) for one in top1.series] == [("train batches", "train"), ("train sample", "sample"), ("val", "val"), ("val, EMA", "ema")]
+    assert [(one.name, one.look) for one in top1.series] == [
+        ("train batches", "train"),
+        ("train sample", "sample"),
+        ("val", "val"),
+        ("val, EMA", "ema"),
+    ]
 
 
 @pytest.mark.parametrize(("value_s", "words"), [(None, ""), (8.25, "8.25 s"), (252.3, "4 min 12 s"), (7500, "2 h 05 min")])
@@ -86,7 +102,7 @@ def test_duration(value_s: float | None, words: str) -> None:
     assert sections.duration(value_s) == words
 
 
-def test_commands_are_quoted(tmp_path: Path) -> None:
+def test_commands_are_quoted(tmp_path: Path, make_run: Callable[..., Path]) -> None:
     run = make_run(tmp_path / "my run", images=12)
     commands = [command for _, command in sections.commands(gather(run))]
     assert commands[0].startswith("striate train 'my photos' --model resnet18")

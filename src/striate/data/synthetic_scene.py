@@ -48,7 +48,7 @@ def luminance(colour: Colour) -> float:
 
 
 def any_colour(dice: Dice) -> Colour:
-    red, green, blue = colorsys.hsv_to_rgb(dice.unit(), dice.unit() ** 0.8 * 0.9, dice.between(0.08, 1.0))
+    red, green, blue = colorsys.hsv_to_rgb(dice.unit(), dice.unit() ** 0.65 * 0.9, dice.between(0.08, 1.0))
     return int(red * 255), int(green * 255), int(blue * 255)
 
 
@@ -199,7 +199,7 @@ def add_occluder(dice: Dice, image: Image.Image, shape: Image.Image, corner: tup
 
 def off_centre(dice: Dice) -> float:
     """Where in the room that is left, 0..1: a little less often in the middle, so that a fixed box in the middle seldom fits."""
-    return 0.5 + 0.5 * dice.one_of((-1, 1)) * dice.unit() ** 0.8
+    return 0.5 + 0.5 * dice.one_of((-1, 1)) * dice.unit() ** 0.65
 
 
 def add_thing(dice: Dice, image: Image.Image, thing: Thing, around: tuple[Colour, Colour]) -> tuple[int, int, int, int]:
@@ -271,8 +271,12 @@ def render(thing: Thing, seed: int, split: str, index: int) -> Scene:
     add_clutter(dice, image)
     box = add_thing(dice, image, thing, (first, second))
     image = add_light(dice, image)
-    grey = machine.stream_seed(seed, f"builtin/grey/{split}/{thing.name}", index // GREY_EVERY) % GREY_EVERY == index % GREY_EVERY
-    return Scene(image.convert("L") if grey else image, box)
+    return Scene(image.convert("L") if is_grey(thing, seed, split, index) else image, box)
+
+
+def is_grey(thing: Thing, seed: int, split: str, index: int) -> bool:
+    """Whether this picture is stored grey: one of each GREY_EVERY in a row, which one is chance."""
+    return machine.stream_seed(seed, f"builtin/grey/{split}/{thing.name}", index // GREY_EVERY) % GREY_EVERY == index % GREY_EVERY
 
 
 def jpeg(image: Image.Image, quality: int = 90) -> bytes:

@@ -17,7 +17,7 @@ from striate.classes import Classes
 from striate.data.index import Index, Keys
 from striate.data.layouts import detect
 from striate.data.loader import Streaming, Workers, ordered_batches
-from striate.errors import UserError
+from striate.errors import DataError, UserError
 from striate.evaluate import score
 from striate.evaluate.predict import predict as network_predictions
 from striate.evaluate.rows import Row, prediction_rows
@@ -51,7 +51,9 @@ def from_run(run: Run, which: str, raw: bool) -> Network:
     """The network of a run's checkpoint ("best", "last" or "step-N"), averaged weights if there are any and not `raw`."""
     model, weights, found = run.model(which, raw)
     file = found.path / ("ema.safetensors" if weights == "EMA" else "model.safetensors")
-    return Network(model, run.classes, run.view, "EMA" if weights == "EMA" else "raw", sha256_file(file), run.path, found.path.name)
+    return Network(
+        model, run.classes, run.view, "EMA" if weights == "EMA" else "raw", sha256_file(file), run.path, found.path.name
+    )
 
 
 def from_weights(name: str, weights: str, classes: Classes, size_px: int, home: Path) -> Network:
@@ -128,8 +130,12 @@ def _evaluate(
     assert network.classes is not None
     where = machine.choose_device(device)
     exact = machine.choose_precision(precision, where)
+    if not (index.labels >= 0).any():
+        raise DataError(
+            f"{index.root}: none of the {len(index):,} images has a label, so there is no score. `striate predict` names their classes."
+        )
     class_map = network.classes.match(index.classes, subset=subset)
-    model = network.model.to(where, memory_format=torch.channels_last)
+    model = network.model.to(where).to(memory_format=torch.channels_last)
     batches = ordered_batches(
         Streaming(index, network.view.exif, 0),
         index,
@@ -166,7 +172,7 @@ def predict(
     assert opened.classes is not None
     where = machine.choose_device(device)
     index = photos_index([str(photo) for photo in photos], opened.classes)
-    model = opened.model.to(where, memory_format=torch.channels_last)
+    model = opened.model.to(where).to(memory_format=torch.channels_last)
     batches = ordered_batches(
         Streaming(index, opened.view.exif, 0),
         index,
@@ -214,7 +220,7 @@ def names_from(lines: Iterable[str] | None = None) -> list[str]:
 
 def _is_folder(network: str | Path | Run) -> bool:
     return not isinstance(network, Run) and (
-        Path(network).exists() or "/" in str(network).rstrip("/") and not str(network).startswith(("torchvision/", "timm/"))
+        Path(network).exists() or ("/" in str(network).rstrip("/") and not str(network).startswith(("torchvision/", "timm/")))
     )
 
 

@@ -4,7 +4,7 @@ A small VGG with kernels of 2x2, 2x1 and 1x2. The report used Keras, and leaves 
 - `same` padding, which for an even kernel adds its row or column at the bottom and right only;
 - batch norm after the ReLU, as the tables are written, with Keras' constants;
 - "RUI" (called random unit initialisation, defined nowhere) as Keras' random_uniform, -0.05..0.05 for every layer.
-  Without batch norm (A, C) this starts as a constant function: logits of different images differ by 3e-7, so it can
+  Without batch norm (A, C) this starts as a constant function: logits of different images differ by some 1e-7, so it can
   hardly be what reached the reported 17 %. `init="glorot"`, Keras' default for layers that name none, is the other reading.
 The softmax of the tables is left to the loss. Which layers have L2 is the recipe's business: the third convolution
 of each block and, in E, the hidden layers.

@@ -43,7 +43,9 @@ def choose(image_count: int, shorter_px: int, has_gpu: bool) -> tuple[Recipe, st
     where = "a GPU" if has_gpu else "a CPU"
     size = 64 if not has_gpu or shorter_px < 128 else (128 if image_count < 50_000 else 224)
     model = "resnet50" if has_gpu and image_count >= 200_000 else "resnet18"
-    epochs = float(min(90, max(5, round(45_000 / image_count)))) if not has_gpu else float(min(200, max(30, 3_000_000 // image_count)))
+    epochs = (
+        float(min(90, max(5, round(45_000 / image_count)))) if not has_gpu else float(min(200, max(30, 3_000_000 // image_count)))
+    )
     batch = 64 if image_count < 10_000 else (128 if not has_gpu else 256)
     batch = min(batch, max(2, image_count // 4))
     changes = {

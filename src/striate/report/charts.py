@@ -100,9 +100,9 @@ class Drawn:
     keys: list[Key]
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
-    lines: list[tuple[str, str]]  # look, path
-    areas: list[tuple[str, str]]  # look, path
-    points: list[tuple[str, float, float]]  # look, x, y
+    lines: list[tuple[Look, str]]  # look, path
+    areas: list[tuple[Look, str]]  # look, path
+    points: list[tuple[Look, float, float]]  # look, x, y
     marks: list[tuple[float, bool]]  # x, whether it is labelled
     reference: tuple[float, str] | None
     best: tuple[float, float] | None
@@ -122,17 +122,23 @@ def lay_out(chart: Chart) -> Drawn:
     right = WIDTH - _RIGHT
 
     def x_at(value: float) -> float:
-        return round(_LEFT + (right - _LEFT) * value / x_end, 1)
+        return round(float(_LEFT + (right - _LEFT) * value / x_end), 1)
 
     def y_at(value: float) -> float:
-        return round(bottom - (bottom - top) * min(max(value, 0.0), y_high) / y_high, 1)
+        return round(float(bottom - (bottom - top) * min(max(value, 0.0), y_high) / y_high), 1)
 
-    lines, areas, points = [], [], []
+    lines: list[tuple[Look, str]] = []
+    areas: list[tuple[Look, str]] = []
+    points: list[tuple[Look, float, float]] = []
     for series in chart.series:
         lines += [(series.look, path) for path in _line(series.curve, x_at, y_at)]
         areas += [(series.look, path) for path in _area(series.curve, x_at, y_at)]
         if series.look != "train" and len(series.curve.x_N) <= 60:
-            points += [(series.look, x_at(x), y_at(y)) for x, y in zip(series.curve.x_N, series.curve.y_N, strict=True) if math.isfinite(y)]
+            points += [
+                (series.look, x_at(x), y_at(y))
+                for x, y in zip(series.curve.x_N, series.curve.y_N, strict=True)
+                if math.isfinite(y)
+            ]
     labelled = chart.marks[:1] if len(chart.marks) > 4 else chart.marks
     reference = chart.reference
     return Drawn(
@@ -205,7 +211,9 @@ def _line(curve: Curve, x_at: Callable[[float], float], y_at: Callable[[float], 
 
 def _area(curve: Curve, x_at: Callable[[float], float], y_at: Callable[[float], float]) -> list[str]:
     """One closed SVG path between low and high, where both are known."""
-    known = [(x, low, high) for x, low, high in zip(curve.x_N, curve.low_N, curve.high_N, strict=True) if math.isfinite(low + high)]
+    known = [
+        (x, low, high) for x, low, high in zip(curve.x_N, curve.low_N, curve.high_N, strict=True) if math.isfinite(low + high)
+    ]
     if len(known) < 2:
         return []
     there = "L".join(f"{x_at(x):g} {y_at(high):g}" for x, _, high in known)
@@ -256,7 +264,17 @@ def lay_out_matrix(confusion_KK: np.ndarray, titles: Sequence[str]) -> Matrix:
             images = int(confusion_KK[row, column])
             if images and total:
                 share = images / total
-                cells.append(Cell(left + column * side, top + row * side, images, percent(round(share, 3)), round(math.sqrt(share), 3), row, column))
+                cells.append(
+                    Cell(
+                        left + column * side,
+                        top + row * side,
+                        images,
+                        percent(round(share, 3)),
+                        round(math.sqrt(share), 3),
+                        row,
+                        column,
+                    )
+                )
     return Matrix(
         names=names,
         titles=list(titles),

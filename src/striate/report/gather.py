@@ -84,7 +84,7 @@ class Facts:
 
     @property
     def main(self) -> Evaluation | None:
-        """The evaluation that the report is about: on the validation set if there is one, one view before many, then the newest."""
+        """The evaluation that the report is about: the validation set before others, one view before many, then the newest."""
         return min(
             self.evaluations,
             key=lambda one: (one.split != "val", one.views != "center", -one.written),
@@ -98,7 +98,9 @@ def gather(folder: Path) -> Facts:
     Raises UserError when the folder does not exist or holds none of the files of a run.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such run folder. `striate report RUN` takes the folder that `striate train` wrote, such as runs/demo.")
+        raise UserError(
+            f"{folder}: no such run folder. `striate report RUN` takes the folder that `striate train` wrote, such as runs/demo."
+        )
     if not any((folder / name).exists() for name in ("recipe.json", "log.jsonl", "evaluation")):
         raise UserError(f"{folder}: this is no run folder: it has neither recipe.json nor log.jsonl nor evaluation/.")
     facts = Facts(folder)
@@ -115,7 +117,9 @@ def gather(folder: Path) -> Facts:
         if isinstance(summary, dict):
             facts.evaluations.append(_evaluation(facts, place.parent, summary, place.stat().st_mtime))
     if not facts.evaluations:
-        facts.gaps.append("No evaluation has been written yet, so there is no table of classes, no confusion matrix and no mistake to show.")
+        facts.gaps.append(
+            "No evaluation has been written yet, so there is no table of classes, no confusion matrix and no mistake to show."
+        )
     told = facts.data.get("splits")
     for name, values in (told if isinstance(told, dict) else {}).items():
         if isinstance(values, dict):
@@ -141,7 +145,10 @@ def _read(facts: Facts, name: str, reader: Callable[[Path], T], needed: bool = T
 
 def _table(facts: Facts, name: str, needed: bool = True) -> dict[str, Any]:
     value = _read(facts, name, read_json, needed)
-    return value if isinstance(value, dict) else {}
+    if value is None or isinstance(value, dict):
+        return value or {}
+    facts.gaps.append(f"{name} could not be used: it holds no table of names and values.")
+    return {}
 
 
 def _findings(facts: Facts) -> list[Any]:
@@ -168,7 +175,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _matrix(path: Path) -> np.ndarray:
-    """confusion.csv as int64 [K, K], rows the true class; class ids stand along both sides. Raises ValueError when it is not square."""
+    """confusion.csv as int64 [K, K], rows the true class; ids stand along both sides. Raises ValueError if not square."""
     with open(path, encoding="utf-8", errors="replace", newline="") as file:
         rows = [row[1:] for row in csv.reader(file)][1:]
     counts_KK = np.array(rows, dtype=np.int64)

@@ -55,7 +55,9 @@ class History:
 
     def of(self, kind: str, **where: str) -> list[Line]:
         """The lines of one kind whose values agree with `where`, oldest first."""
-        return [line for line in self.lines if line["kind"] == kind and all(line.get(key) == value for key, value in where.items())]
+        return [
+            line for line in self.lines if line["kind"] == kind and all(line.get(key) == value for key, value in where.items())
+        ]
 
     def last(self, *kinds: str) -> Line:
         """The newest line of these kinds; empty when there is none."""
@@ -105,7 +107,7 @@ def history(lines: Iterable[Line]) -> History:
 def binned(curve: Curve, most: int = 120) -> Curve:
     """The curve in at most `most` equal parts of its axis: the mean of each as y, least and greatest as low and high.
 
-    A curve with fewer than three points to a part and fewer than `most` points in all gets fewer parts; one of under 30 points stays as it is.
+    There are three points to a part or more, so a short curve gets fewer parts; one of under 30 points stays as it is.
     """
     finite = np.isfinite(curve.y_N)
     x_N, y_N = curve.x_N[finite], curve.y_N[finite]

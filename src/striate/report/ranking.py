@@ -61,7 +61,9 @@ def class_scores(confusion_KK: np.ndarray) -> list[ClassScore]:
         wrong_K[label] = 0
         other = int(wrong_K.argmax())
         if row_K.sum() > 0:
-            scores.append(ClassScore(label, int(row_K.sum()), int(row_K[label]), other if wrong_K[other] else None, int(wrong_K[other])))
+            scores.append(
+                ClassScore(label, int(row_K.sum()), int(row_K[label]), other if wrong_K[other] else None, int(wrong_K[other]))
+            )
     return sorted(scores, key=lambda score: (-score.top1, -score.images, score.label))
 
 
@@ -70,7 +72,10 @@ def confused_pairs(confusion_KK: np.ndarray, most: int) -> list[Pair]:
     sums_K = confusion_KK.sum(axis=1)
     wrong_KK = confusion_KK * (1 - np.eye(len(confusion_KK), dtype=confusion_KK.dtype))
     labels, guesses = np.nonzero(wrong_KK)
-    pairs = [Pair(int(one), int(other), int(wrong_KK[one, other]), int(sums_K[one])) for one, other in zip(labels, guesses, strict=True)]
+    pairs = [
+        Pair(int(one), int(other), int(wrong_KK[one, other]), int(sums_K[one]))
+        for one, other in zip(labels, guesses, strict=True)
+    ]
     return heapq.nsmallest(most, pairs, key=lambda pair: (-pair.images / pair.of, -pair.images, pair.label, pair.predicted))
 
 

@@ -50,7 +50,9 @@ def headline(facts: Facts) -> Headline:
     low_high = values.get("top1_interval")
     pair = (number(low_high[0]), number(low_high[1])) if isinstance(low_high, list) and len(low_high) == 2 else (None, None)
     known = len(facts.classes) if facts.classes else 0
-    protocol = values.get("protocol") or (f"val split · {facts.view.describe()} · {values.get('weights', 'raw')} weights" if facts.view and values else "")
+    protocol = values.get("protocol") or (
+        f"val split · {facts.view.describe()} · {values.get('weights', 'raw')} weights" if facts.view and values else ""
+    )
     said = values.get("warnings")
     return Headline(
         top1=number(values.get("top1")),
@@ -74,9 +76,11 @@ def _source(facts: Facts, main: Evaluation | None, values: Mapping[str, Any]) ->
     if not values:
         return "Nothing has been scored yet."
     if main is None:
-        return "The best score during training, from the log. The weights were chosen by this very score, so it is a little too high."
+        return "The best score in the log. Picked because it is the best, it is a little too high for new images."
     if main.split == "val" and facts.best:
-        return "The best checkpoint was chosen by its score on these same images, so the number is a little too high for new ones."
+        return (
+            "The best checkpoint was chosen by its score on these same images, so the number is a little too high for new ones."
+        )
     return ""
 
 
@@ -98,7 +102,9 @@ def state(facts: Facts) -> State:
     elif last.get("kind") == "end":
         code, reason = last.get("exit_code"), str(last.get("reason") or "done")
         kind = "done" if code in (0, None) and reason == "done" else "saved" if code in (0, 75) else "stopped"
-        words = {"done": "The training is done.", "saved": f"Saved, to be continued ({reason}). The same command goes on."}.get(kind, f"Stopped: {reason}.")
+        words = {"done": "The training is done.", "saved": f"Saved, to be continued ({reason}). The same command goes on."}.get(
+            kind, f"Stopped: {reason}."
+        )
     start, plan, step = log.last("start", "resume"), log.last("plan"), log.last("step", "evaluation", "end")
     total = number(plan.get("total_steps"))
     rows = [
@@ -150,7 +156,10 @@ def recipe_groups(facts: Facts) -> list[tuple[str, list[Setting]]]:
     told = facts.recipe.get("typed", facts.recipe.get("_typed"))
     typed = set(_flat(told)) if isinstance(told, dict) else {str(name) for name in told} if isinstance(told, list) else None
     groups = []
-    for group in [*recipes.GROUPS, *(name for name in facts.recipe if name not in recipes.GROUPS and name.lstrip("_") != "typed")]:
+    for group in [
+        *recipes.GROUPS,
+        *(name for name in facts.recipe if name not in recipes.GROUPS and name.lstrip("_") != "typed"),
+    ]:
         values = facts.recipe.get(group)
         if not isinstance(values, dict):
             continue
@@ -254,7 +263,13 @@ def split_rows(facts: Facts) -> list[SplitRow]:
         if bad is None and name == "train" and facts.history.lines:
             bad = float(len({line.get("key") for line in facts.history.of("bad")}))
         rows.append(
-            SplitRow(name, "" if count is None else f"{count:,.0f}", balance, "" if bad is None else f"{bad:,.0f}", str(split.facts.get("root") or ""))
+            SplitRow(
+                name,
+                "" if count is None else f"{count:,.0f}",
+                balance,
+                "" if bad is None else f"{bad:,.0f}",
+                str(split.facts.get("root") or ""),
+            )
         )
     return rows
 
@@ -337,14 +352,42 @@ def curves(facts: Facts) -> list[Chart]:
     chance = (1 / known, f"guessing: 1 in {known:,}") if known > 1 else None
     every = [
         Chart("loss", "Loss", "nats", series("loss", True), log.unit, x_end, charts.plain, marks, reference=chance_loss),
-        Chart("top1", "Top-1", "", series("top1", True), log.unit, x_end, charts.percent, marks, reference=chance, best=at_best, whole=1.0),
+        Chart(
+            "top1",
+            "Top-1",
+            "",
+            series("top1", True),
+            log.unit,
+            x_end,
+            charts.percent,
+            marks,
+            reference=chance,
+            best=at_best,
+            whole=1.0,
+        ),
         Chart("learning-rate", "Learning rate", "", steps("lr"), log.unit, x_end, charts.plain, marks),
         Chart("images-per-s", "Speed", "images per second", speed("images_per_s"), log.unit, x_end, charts.plain, marks),
-        Chart("waiting", "Waiting for data", "share of time", speed("wait_share"), log.unit, x_end, charts.percent, marks, whole=1.0),
+        Chart(
+            "waiting", "Waiting for data", "share of time", speed("wait_share"), log.unit, x_end, charts.percent, marks, whole=1.0
+        ),
     ]
     if known > 5 or not known:
         top5_chance = (5 / known, f"guessing: 5 in {known:,}") if known else None
-        every.insert(2, Chart("top5", "Top-5", "", series("top5", False), log.unit, x_end, charts.percent, marks, reference=top5_chance, whole=1.0))
+        every.insert(
+            2,
+            Chart(
+                "top5",
+                "Top-5",
+                "",
+                series("top5", False),
+                log.unit,
+                x_end,
+                charts.percent,
+                marks,
+                reference=top5_chance,
+                whole=1.0,
+            ),
+        )
     return [chart for chart in every if chart.series]
 
 
@@ -352,13 +395,21 @@ def curve_notes(facts: Facts, drawn: Sequence[charts.Drawn]) -> list[str]:
     """What a reader must know to read the curves rightly."""
     log, notes = facts.history, []
     if any(series.look == "train" and series.name for one in drawn for series in one.chart.series):
-        notes.append("“train batches” are augmented images scored while the network learns from them: mean, with least and greatest shaded.")
+        notes.append(
+            "“train batches”: augmented images, scored while the network learns from them; mean, with least and greatest shaded."
+        )
     if log.of("evaluation", split="train-sample"):
-        notes.append("“train sample” is a fixed part of the training images scored as the validation set is: its distance from “val” is overfitting.")
+        notes.append(
+            "“train sample”: some training images, scored as the validation set is; its distance from “val” is overfitting."
+        )
     smoothing = number(_group(facts, "loss").get("smoothing"))
     if smoothing:
-        notes.append(f"The training loss includes label smoothing ({smoothing:g}) and cannot be compared with the validation loss.")
-    if any(np.isfinite(series.curve.low_N).any() for one in drawn for series in one.chart.series if series.look in {"val", "ema"}):
+        notes.append(
+            f"The training loss includes label smoothing ({smoothing:g}) and cannot be compared with the validation loss."
+        )
+    if any(
+        np.isfinite(series.curve.low_N).any() for one in drawn for series in one.chart.series if series.look in {"val", "ema"}
+    ):
         notes.append("The band around “val” is its 95 % interval.")
     if any(not series.name and np.isfinite(series.curve.low_N).any() for one in drawn for series in one.chart.series):
         notes.append("Speed and waiting: mean of neighbouring log lines, with least and greatest shaded.")
@@ -385,7 +436,7 @@ def in_words(chart: Chart) -> str:
 
 @dataclass(frozen=True)
 class Scored:
-    """What the main evaluation says about classes. Few classes: all in `best`; many: the ends of the ranking in `best` and `worst`."""
+    """What the main evaluation says about classes. Few: all in `best`; many: both ends of the ranking in `best` and `worst`."""
 
     best: list[ranking.ClassScore]
     worst: list[ranking.ClassScore]
@@ -461,6 +512,10 @@ def findings(facts: Facts) -> list[list[tuple[str, str]]]:
     """The doctor's findings, each as names and texts in the order of the file."""
     shown_ones = []
     for one in facts.findings:
-        rows = [(str(name).replace("_", " "), shown(value)) for name, value in one.items()] if isinstance(one, dict) else [("finding", shown(one))]
+        rows = (
+            [(str(name).replace("_", " "), shown(value)) for name, value in one.items()]
+            if isinstance(one, dict)
+            else [("finding", shown(one))]
+        )
         shown_ones.append([(name, text) for name, text in rows if text and text != "—"])
     return [rows for rows in shown_ones if rows]

@@ -42,7 +42,9 @@ def write_report(run_folder: Path) -> Path:
 
 def _pages() -> Environment:
     """The templates. Everything that is put into a page is escaped: class and file names come from strangers."""
-    pages = Environment(loader=FileSystemLoader(_PAGES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    pages = Environment(
+        loader=FileSystemLoader(_PAGES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     pages.filters |= {"percent": _percent, "thousands": "{:,}".format}
     return pages
 
@@ -54,12 +56,12 @@ def _percent(share: float, digits: int = 1) -> str:
 
 def _style(*names: str) -> Markup:
     """Style sheets of ours, whole; the only text that is not escaped."""
-    return Markup("\n".join((_PAGES / name).read_text(encoding="utf-8") for name in names))  # noqa: S704
+    return Markup("\n".join((_PAGES / name).read_text(encoding="utf-8") for name in names))
 
 
 def _svg(pages: Environment, drawn: charts.Drawn, style: Markup | None = None) -> Markup:
     """A line chart as SVG; with `style` it stands alone."""
-    return Markup(pages.get_template("lines.svg.jinja").render(d=drawn, words=sections.in_words(drawn.chart), style=style))  # noqa: S704
+    return Markup(pages.get_template("lines.svg.jinja").render(d=drawn, words=sections.in_words(drawn.chart), style=style))
 
 
 def _page(pages: Environment, facts: Facts, drawn: list[charts.Drawn]) -> str:
@@ -92,7 +94,7 @@ def _page(pages: Environment, facts: Facts, drawn: list[charts.Drawn]) -> str:
         "chart_notes": sections.curve_notes(facts, drawn),
         "main": main,
         "scored": scored,
-        "matrix": Markup(matrix),  # noqa: S704
+        "matrix": Markup(matrix),
         "mistakes": mistakes,
         "recipe": sections.recipe_groups(facts),
         "bad_files": sections.bad_files(facts),

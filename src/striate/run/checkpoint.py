@@ -112,7 +112,9 @@ def read(path: Path) -> Checkpoint:
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
         raise CheckpointError(f"{path / 'manifest.json'}: not a manifest.")
     if manifest.get("format", 0) > FORMAT:
-        raise CheckpointError(f"{path}: written by a newer striate (format {manifest['format']}, this one reads up to {FORMAT}). Update striate.")
+        raise CheckpointError(
+            f"{path}: written by a newer striate (format {manifest['format']}, this one reads up to {FORMAT}). Update striate."
+        )
     tensors: dict[str, Tensors] = {}
     state: dict[str, Any] = {}
     for name, wanted in manifest["files"].items():

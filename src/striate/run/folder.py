@@ -21,6 +21,7 @@ from striate.files import read_json, write_json
 from striate.models import catalog
 from striate.recipe import Recipe
 from striate.run import checkpoint, lock, log
+from striate.run.checkpoint import Checkpoint
 from striate.view import View
 
 
@@ -118,7 +119,7 @@ class Run:
         """Whether a living process trains in it."""
         return lock.is_locked(self.path)
 
-    def checkpoint(self, which: Literal["best", "last"] | str = "best") -> checkpoint.Checkpoint:
+    def checkpoint(self, which: Literal["best", "last"] | str = "best") -> Checkpoint:
         """A verified checkpoint: "best" (the last where nothing was evaluated), "last", or "step-N".
 
         Raises CheckpointError when it is missing or damaged; the message lists what there is.
@@ -137,7 +138,7 @@ class Run:
             raise CheckpointError(f"{path}: no such checkpoint. There are: {there}.")
         return checkpoint.read(path)
 
-    def model(self, which: str = "best", raw: bool = False) -> tuple[torch.nn.Module, str, checkpoint.Checkpoint]:
+    def model(self, which: str = "best", raw: bool = False) -> tuple[torch.nn.Module, str, Checkpoint]:
         """The trained network in evaluation mode on the CPU, which weights it holds ("EMA" or "raw"), and their checkpoint."""
         found = self.checkpoint(which)
         model = build_model(self.recipe, len(self.classes.ids))
@@ -160,6 +161,7 @@ def open_run(path: str | Path) -> Run:
     if not folder.exists():
         raise UserError(f"{folder}: no such run. Runs lie in runs/NAME unless --out said otherwise.")
     if not folder.is_dir() or not (folder / "recipe.json").is_file():
-        raise UserError(f"{folder}: not a run folder (it has no recipe.json). Give the folder that `striate train` wrote, such as runs/NAME.")
+        raise UserError(
+            f"{folder}: not a run folder (it has no recipe.json). Give the folder that `striate train` wrote, such as runs/NAME."
+        )
     return Run(folder)
-

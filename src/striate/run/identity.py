@@ -51,7 +51,9 @@ def make_folder(out: Path, name: str, fresh: bool) -> tuple[Run, bool]:
         return open_run(path), True
     foreign = [entry.name for entry in path.iterdir() if entry.name != "lock"]
     if foreign:
-        raise UserError(f"{path}: holds other things ({', '.join(sorted(foreign)[:3])}) and no run. Choose another --name or --out.")
+        raise UserError(
+            f"{path}: holds other things ({', '.join(sorted(foreign)[:3])}) and no run. Choose another --name or --out."
+        )
     return Run(path), False
 
 

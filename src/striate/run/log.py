@@ -59,7 +59,9 @@ class Log:
         except OSError as error:
             raise refuse(error, self.path, "writing the log") from error
         if written != len(data):
-            raise ResourceError(f"{self.path}: no room left while writing the log. Free some disk, then run the same command again.")
+            raise ResourceError(
+                f"{self.path}: no room left while writing the log. Free some disk, then run the same command again."
+            )
 
     def close(self) -> None:
         """Closes the file; the log can be opened again."""

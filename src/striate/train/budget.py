@@ -58,7 +58,9 @@ def first_plan(total_steps: int | None, warmup_steps: int) -> Plan:
     return Plan(total_steps, min(warmup_steps, total_steps))
 
 
-def replan(plan: Plan, step: int, remaining_s: float, costs: Costs, evaluations_left: Callable[[int], int], warmup_steps: int) -> Plan:
+def replan(
+    plan: Plan, step: int, remaining_s: float, costs: Costs, evaluations_left: Callable[[int], int], warmup_steps: int
+) -> Plan:
     """The plan that uses up the remaining time, going on from the progress that `plan` has at `step`.
 
     evaluations_left: how many evaluations a plan of so many total steps still holds. The last one and the last
@@ -95,6 +97,10 @@ class Clock:
         return self._before + (self._now() - self._began if self._began is not None else 0.0)
 
 
+class Interrupted(Exception):
+    """The sitting must end before the training could begin; says why."""
+
+
 class Stop:
     """Why this sitting should end now, if it should: a signal came, or its time is nearly up.
 
@@ -104,7 +110,9 @@ class Stop:
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
-    def __init__(self, after_s: float | None = None, began: float | None = None, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, after_s: float | None = None, began: float | None = None, now: Callable[[], float] = time.monotonic
+    ) -> None:
         self._now = now
         start = now() if began is None else began
         self._deadline = None if after_s is None else start + after_s
@@ -129,6 +137,18 @@ class Stop:
     def request(self, reason: str) -> None:
         """Asks the sitting to end, as a signal does."""
         self._signal = reason
+
+    def watching(self, progress: Callable[[int, int], None] | None) -> Callable[[int, int], None]:
+        """`progress` that raises Interrupted when the sitting should end, for work before the first step."""
+
+        def watched(done: int, total: int) -> None:
+            reason = self.reason()
+            if reason is not None:
+                raise Interrupted(reason)
+            if progress is not None:
+                progress(done, total)
+
+        return watched
 
     def reason(self, reserve_s: float = 0.0) -> str | None:
         """Why to stop now, or None. reserve_s: what the step and the save still need before the sitting's limit."""

@@ -25,7 +25,9 @@ def heads(outputs: object) -> dict[str, torch.Tensor]:
         names = getattr(outputs, "_fields", [f"aux{place}" for place in range(len(outputs))])
         pairs = zip(names, outputs, strict=True)
         return {"main" if place == 0 else name: one for place, (name, one) in enumerate(pairs) if one is not None}
-    raise UserError(f"The network returned {type(outputs).__name__}; striate trains networks that return logits, or a tuple or dict of them.")
+    raise UserError(
+        f"The network returned {type(outputs).__name__}; striate trains networks that return logits, or a tuple or dict of them."
+    )
 
 
 def per_head(outputs: dict[str, torch.Tensor], labels: torch.Tensor, smoothing: float) -> dict[str, torch.Tensor]:
@@ -34,9 +36,7 @@ def per_head(outputs: dict[str, torch.Tensor], labels: torch.Tensor, smoothing: 
     outputs: {head: [B, K] logits}. labels: [B] int64 in 0..K-1. smoothing: weight of the uniform target, 0..1.
     Source: Szegedy et al. 2016, section 7 (smoothing).
     """
-    return {
-        name: functional.cross_entropy(logits.float(), labels, label_smoothing=smoothing) for name, logits in outputs.items()
-    }
+    return {name: functional.cross_entropy(logits.float(), labels, label_smoothing=smoothing) for name, logits in outputs.items()}
 
 
 def total(losses: dict[str, torch.Tensor], aux_weight: float, l2: float, penalised: list[nn.Parameter]) -> torch.Tensor:

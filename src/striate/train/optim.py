@@ -59,7 +59,7 @@ def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 def named_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """The optimiser's state as {"PARAMETER/ENTRY": tensor}, by name, so that no order is relied on."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
         f"{names[parameter]}/{entry}": torch.as_tensor(value)
         for parameter, state in optimizer.state.items()

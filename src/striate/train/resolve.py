@@ -54,7 +54,9 @@ def resolve(recipe: Recipe, splits: Splits, device: torch.device, keeps_orientat
         notes.append(f"--precision {precision}: what {device} multiplies fast.")
     recipe = change(recipe, changes)
     if recipe.data.resident == "auto":
-        needed = resident.estimate_bytes(splits.train, resident.Prepare(exif=recipe.data.exif == "on", shrink_px=recipe.data.shrink_px))
+        needed = resident.estimate_bytes(
+            splits.train, resident.Prepare(exif=recipe.data.exif == "on", shrink_px=recipe.data.shrink_px)
+        )
         fits = needed <= RESIDENT_SHARE * machine.free_memory_bytes()
         recipe = change(recipe, {"data.resident": "yes" if fits else "no"})
         notes.append(

@@ -67,7 +67,9 @@ class State:
         if self.scaler.is_enabled() and not saved.state.get("scaler"):
             missing.append("scaler")
         if missing:
-            raise CheckpointError(f"{where}: incomplete, these parts are missing: {', '.join(missing)}. Start beside it with --new.")
+            raise CheckpointError(
+                f"{where}: incomplete, these parts are missing: {', '.join(missing)}. Start beside it with --new."
+            )
         load_weights(self.model, saved.model, where)
         optim.restore_state(self.model, self.optimizer, saved.optimizer, where)
         if self.average is not None and saved.ema is not None:

@@ -101,7 +101,7 @@ class Step:
                 outputs, heads = self._losses(images, labels)
                 part = len(labels) / count
                 loss = losses_of.total(heads, self._aux_weight, self._l2, self._penalised) * part
-                self.scaler.scale(loss).backward()
+                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
                 total += loss.detach()
                 hits += (outputs["main"].detach().argmax(1) == labels).sum()
                 for name, value in heads.items():

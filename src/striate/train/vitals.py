@@ -32,7 +32,8 @@ class Vitals:
         self._groups = groups(model)
         self._before = {name: [parameter.detach().clone() for parameter in inner] for name, inner in self._groups.items()}
         self._gradients = {
-            name: norm([parameter.grad for parameter in inner if parameter.grad is not None]) for name, inner in self._groups.items()
+            name: norm([parameter.grad for parameter in inner if parameter.grad is not None])
+            for name, inner in self._groups.items()
         }
 
     def after(self) -> dict[str, dict[str, float]]:
@@ -60,7 +61,11 @@ class DeadUnits:
         def hook(_module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
             with torch.no_grad():
                 channels_last = output.dim() == 4
-                alive = (output > 0).any(dim=0) if output.dim() == 2 else (output.amax(dim=(0, 2, 3)) > 0 if channels_last else output.flatten(2).amax(dim=(0, 2)) > 0)
+                alive = (
+                    (output > 0).any(dim=0)
+                    if output.dim() == 2
+                    else (output.amax(dim=(0, 2, 3)) > 0 if channels_last else output.flatten(2).amax(dim=(0, 2)) > 0)
+                )
                 self.shares[name] = 1.0 - float(alive.float().mean())
 
         return hook

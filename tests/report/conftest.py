@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image, ImageDraw
 
 from striate.classes import Classes
@@ -17,9 +19,28 @@ from striate.predictions import Predictions
 from striate.recipe import Recipe, change, to_plain
 from striate.view import View
 
-NAMES = ("anchor", "bell", "candle", "drum", "envelope", "fish", "goblet", "hammer", "<script>alert(1)</script>", "jug & cup", "key", "ladder")
+NAMES = (
+    "anchor",
+    "bell",
+    "candle",
+    "drum",
+    "envelope",
+    "fish",
+    "goblet",
+    "hammer",
+    "<script>alert(1)</script>",
+    "jug & cup",
+    "key",
+    "ladder",
+)
 VIEW = View(96, "crop", 110, "bilinear", True, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 STEPS_PER_EPOCH = 30
+
+
+@pytest.fixture(scope="session", name="make_run")
+def _make_run() -> Callable[..., Path]:
+    """The function that writes a run folder: make_run(folder, classes=12, images=100, resumes=(330,))."""
+    return make_run
 
 
 def make_run(folder: Path, classes: int = 12, images: int = 100, resumes: tuple[int, ...] = (330,)) -> Path:
@@ -28,7 +49,10 @@ def make_run(folder: Path, classes: int = 12, images: int = 100, resumes: tuple[
     names = NAMES[:classes] + tuple(f"thing {number}" for number in range(len(NAMES), classes))
     ids = tuple(f"n{number:08d}" for number in range(classes))
     known = Classes(ids, names)
-    recipe = change(Recipe(), {"model": "resnet18", "model.options.stem": "small", "epochs": 20, "lr": 0.05, "ema": 0.998, "loss.smoothing": 0.1})
+    recipe = change(
+        Recipe(),
+        {"model": "resnet18", "model.options.stem": "small", "epochs": 20, "lr": 0.05, "ema": 0.998, "loss.smoothing": 0.1},
+    )
     known.write(folder / "classes.json")
     write_json(folder / "recipe.json", to_plain(recipe))
     write_json(folder / "view.json", VIEW.to_json())
@@ -36,7 +60,19 @@ def make_run(folder: Path, classes: int = 12, images: int = 100, resumes: tuple[
     write_json(
         folder / "environment.json",
         {
-            "command": ["striate", "train", "my photos", "--model", "resnet18", "--model.options.stem", "small", "--epochs", "20", "--ema", "0.998"],
+            "command": [
+                "striate",
+                "train",
+                "my photos",
+                "--model",
+                "resnet18",
+                "--model.options.stem",
+                "small",
+                "--epochs",
+                "20",
+                "--ema",
+                "0.998",
+            ],
             "striate": "0.1.0",
             "torch": "2.15.0",
             "processor": "Intel(R) Xeon(R) Processor",
@@ -70,7 +106,9 @@ def _index(folder: Path, split: str, count: int, classes: Classes) -> Index:
     """An index of a split, its first images there as files: a shape per class, one file with a name to be escaped."""
     root = folder.parent / "photos" / split
     labels_N = np.sort(np.arange(count) % len(classes))
-    keys = [f"{classes.ids[label]}/{'<img onerror=x>' if row == 0 else 'photo'} {row:05d}.jpg" for row, label in enumerate(labels_N)]
+    keys = [
+        f"{classes.ids[label]}/{'<img onerror=x>' if row == 0 else 'photo'} {row:05d}.jpg" for row, label in enumerate(labels_N)
+    ]
     drawn = np.random.default_rng(5).permutation(count)[:60] if len(classes) > 60 else np.arange(count)
     for row in drawn if split == "val" else ():
         (root / keys[row]).parent.mkdir(parents=True, exist_ok=True)
@@ -109,7 +147,14 @@ def _scores(labels_N: np.ndarray, classes: int) -> np.ndarray:
 def _log(classes: int, resumes: tuple[int, ...]) -> str:
     """log.jsonl of 20 epochs: an interruption repeats some steps, and the last line is half written."""
     random = np.random.default_rng(3)
-    start = {"images": 12000, "classes": classes, "parameters": 11_173_962, "device": "cpu", "precision": "bf16", "batch_size": 128}
+    start = {
+        "images": 12000,
+        "classes": classes,
+        "parameters": 11_173_962,
+        "device": "cpu",
+        "precision": "bf16",
+        "batch_size": 128,
+    }
     lines = [{"kind": "start", "step": 0, "time": 1_790_000_000, **start}, {"kind": "plan", "step": 0, "total_steps": 600}]
     step, waiting = 0, list(resumes)
     while step < 600:
@@ -131,8 +176,24 @@ def _log(classes: int, resumes: tuple[int, ...]) -> str:
             for split, weights, lead in (("val", "raw", -0.04), ("val", "EMA", 0.0), ("train-sample", "raw", 0.02)):
                 share = max(0.05, top1 + lead + random.normal(0, 0.012))
                 half = 1.96 * math.sqrt(share * (1 - share) / 298)
-                scores = {"top1": share, "top5": 1 - (1 - share) * 0.3, "loss": loss - 0.45 - lead, "top1_interval": [share - half, share + half]}
-                lines.append({"kind": "evaluation", "step": step, "split": split, "weights": weights, "expected": 300, "used": 298, "bad": 2, **scores})
+                scores = {
+                    "top1": share,
+                    "top5": 1 - (1 - share) * 0.3,
+                    "loss": loss - 0.45 - lead,
+                    "top1_interval": [share - half, share + half],
+                }
+                lines.append(
+                    {
+                        "kind": "evaluation",
+                        "step": step,
+                        "split": split,
+                        "weights": weights,
+                        "expected": 300,
+                        "used": 298,
+                        "bad": 2,
+                        **scores,
+                    }
+                )
         if waiting and step >= waiting[0]:
             at = waiting.pop(0)
             step = at - at % STEPS_PER_EPOCH

@@ -1,0 +1,38 @@
+"""The policy for images that cannot be read: stop the run, or leave them out within a stated budget and count them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from striate.errors import DataError
+from striate.run.log import Record
+from striate.train.build import Training
+
+
+def account(training: Training, bad: Sequence[tuple[str, str]]) -> Iterator[Record]:
+    """Accounts for training images that could not be read. Raises DataError under the policy "fail", or past the budget."""
+    state = training.state
+    for key, reason in bad:
+        if key not in state.bad:
+            state.bad[key] = reason
+            yield Record("bad", state.step, {"key": key, "reason": reason})
+    refuse(training, bad, len(training.train), len(state.bad))
+
+
+def refuse(training: Training, bad: Sequence[tuple[str, str]], images: int, count: int | None = None) -> None:
+    data = training.recipe.data
+    count = len(bad) if count is None else count
+    if bad and data.on_bad == "fail":
+        key, reason = bad[0]
+        more = f" ({len(bad)} such images here)" if len(bad) > 1 else ""
+        raise DataError(
+            f"{training.train.root}: '{key}' cannot be used: {reason}{more}. Repair or remove it, or leave bad images out "
+            "with --data.on-bad skip (they are counted in every report)."
+        )
+    if count > data.bad_share * images:
+        raise DataError(
+            f"{training.train.root}: {count} of {images} images cannot be read, more than --data.bad-share {data.bad_share} allows; "
+            f"the last: '{bad[-1][0]}', {bad[-1][1]}."
+            if bad
+            else f"{training.train.root}: too many bad images ({count})."
+        )

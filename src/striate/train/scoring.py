@@ -1,0 +1,122 @@
+"""Scores during a training: when they are due, how they are made, which checkpoint is the best."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from striate import machine
+from striate.data.loader import Batch, ordered_batches
+from striate.errors import DataError
+from striate.evaluate import metrics
+from striate.evaluate.predict import predict
+from striate.run.log import Record
+from striate.train import bad_images
+from striate.train.budget import Clock, Stop
+from striate.train.build import Images, Training
+from striate.train.pace import Pace
+
+# With a time budget, evaluations take at most this share of the training time.
+EVALUATION_SHARE = 0.1
+
+
+def evaluation_due(training: Training, finished: bool, limit_s: float | None, clock: Clock, pace: Pace) -> bool:
+    """At each `evaluate_epochs`, and at the end; a time budget thins them out so that they stay a small share."""
+    state = training.state
+    if state.step == 0 or state.evaluated_step == state.step or not training.scored:
+        return False
+    if finished:
+        return True
+    every = max(1, round(training.recipe.budget.evaluate_epochs * training.steps_per_epoch))
+    if state.step // every <= max(state.evaluated_step, 0) // every:
+        return False
+    if limit_s is None:
+        return True
+    affordable = EVALUATION_SHARE * clock.elapsed_s() >= (state.evaluations + 1) * pace.evaluation_s
+    room = limit_s - clock.elapsed_s() > 4 * (pace.evaluation_s + pace.save_s)
+    return affordable and room
+
+
+def evaluate(training: Training, stop: Stop, pace: Pace) -> list[Record] | None:
+    """Scores the validation set and the sample of training images; None when `stop` cut it short.
+
+    The best checkpoint is chosen by the averaged weights where there are any, else by the raw ones; ties keep
+    the first, and without a validation set the sample of training images decides.
+    """
+    state = training.state
+    networks = {"raw": state.model} | ({"EMA": state.average.model} if state.average is not None else {})
+    records = []
+    judge = training.scored[0].split
+    for images in training.scored:
+        for weights, model in networks.items():
+            if images.split == "train-sample" and weights == "raw" and len(networks) > 1:
+                continue
+            facts = _score(training, images, model, stop, pace)
+            if facts is None:
+                return None
+            facts |= {"split": images.split, "weights": weights, "epoch": state.step / training.steps_per_epoch}
+            records.append(Record("evaluation", state.step, facts))
+            deciding = weights == ("EMA" if state.average is not None else "raw")
+            if images.split == judge and deciding and (state.best is None or facts["top1"] > state.best["top1"]):
+                state.best = {
+                    "step": state.step,
+                    "checkpoint": f"step-{state.step}",
+                    "split": judge,
+                    "weights": weights,
+                    "top1": facts["top1"],
+                    "top5": facts["top5"],
+                    "loss": facts["loss"],
+                }
+    state.evaluated_step = state.step
+    state.evaluations += 1
+    return records
+
+
+def _score(training: Training, images: Images, model: torch.nn.Module, stop: Stop, pace: Pace) -> dict[str, Any] | None:
+    began = time.monotonic()
+    o = training.recipe.optim
+    size = 256 if training.recipe.data.size_px <= 96 else 64
+    batches = ordered_batches(images.source, images.index, training.view, np.arange(len(images.index)), size, training.workers)
+
+    class Cut(Exception):
+        """The sitting must end before this evaluation does."""
+
+    def until_stopped() -> Iterator[Batch]:
+        with contextlib.closing(batches):
+            for batch in batches:
+                if stop.reason(pace.reserve_s()):
+                    raise Cut
+                yield batch
+
+    try:
+        found, bad = predict(
+            model,
+            until_stopped(),
+            training.view,
+            training.device,
+            machine.choose_precision(o.precision, training.device),
+            training.classes,
+            o.channels_last,
+        )
+    except Cut:
+        return None
+    bad_images.refuse(training, bad, len(images.index))
+    if not len(found.labels):
+        raise DataError(f"{images.index.root}: none of the {len(images.index)} images of the {images.split} set can be read.")
+    right = int(metrics.hits(found.scores, found.labels, 1).sum())
+    low, high = metrics.wilson(right, len(found.labels))
+    return {
+        "top1": right / len(found.labels),
+        "top1_interval": [low, high],
+        "top5": float(metrics.hits(found.scores, found.labels, 5).mean()),
+        "loss": metrics.cross_entropy(found.scores, found.labels, "logits"),
+        "expected": len(images.index),
+        "used": len(found.labels),
+        "bad": len(bad),
+        "seconds": time.monotonic() - began,
+    }
