@@ -17,7 +17,7 @@ def test_d15_text_sorts_as_text_and_integers_as_integers():
 
 
 def test_integer_labels_that_are_none_are_named():
-    with pytest.raises(DataError, match="'1.5'"):
+    with pytest.raises(DataError, match=r"'1\.5'"):
         ordered(["1", "1.5"], "integer")
 
 
@@ -79,7 +79,9 @@ def test_a_changed_file_is_refused(tmp_path):
         Classes.read(path)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"ids": 3, "names": [], "hash": ""}', '{"ids": [1], "names": ["a"], "hash": ""}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"ids": 3, "names": [], "hash": ""}', '{"ids": [1], "names": ["a"], "hash": ""}']
+)
 def test_a_broken_file_is_named(tmp_path, text):
     path = tmp_path / "classes.json"
     path.write_text(text)

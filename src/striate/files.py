@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -50,6 +51,7 @@ def write_whole(path: Path, data: bytes | str) -> None:
     """Replaces `path` by `data`, so that a reader sees the old or the new content, never a part.
 
     Temporary name, write, fsync, rename, fsync of the folder. The temporary file is removed on failure.
+    Raises ResourceError when there is no room, UserError without permission.
     """
     content = data.encode() if isinstance(data, str) else data
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}-{uuid.uuid4().hex[:6]}")
@@ -57,8 +59,11 @@ def write_whole(path: Path, data: bytes | str) -> None:
         write_synced(temporary, content)
         os.replace(temporary, path)
         sync_folder(path.parent)
+    except OSError as error:
+        raise refuse(error, path, "writing it") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def strict(value: Any) -> Any:

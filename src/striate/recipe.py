@@ -46,7 +46,8 @@ class DataGroup:
     size_px: Annotated[int, typed("--img-size")] = 0
     # In evaluation: centre crop of the resized image, or both sides forced to size_px. [name]
     fit: Literal["crop", "squash"] = "crop"
-    # size_px over the shorter side before the centre crop; 0.875 is 224 of 256. Source: Krizhevsky et al. 2012, section 4.1. [share 0..1]
+    # size_px over the shorter side before the centre crop; 0.875 is 224 of 256.
+    # Source: Krizhevsky et al. 2012, section 4.1. [share 0..1]
     crop_share: float = 0.875
     # Pillow's antialiased filter for every resize. [name]
     interpolation: Literal["bilinear", "bicubic", "lanczos", "nearest"] = "bilinear"

@@ -62,6 +62,13 @@ class Placement:
         return np.array([self.left_px, self.top_px, self.left_px, self.top_px], dtype=np.float64)
 
 
+def scaled_sides(width: int, height: int, shorter_px: int) -> tuple[int, int]:
+    """Width and height with the shorter side at `shorter_px`; the longer one is rounded down, as in torchvision's Resize(int)."""
+    if width <= height:
+        return shorter_px, int(shorter_px * height / width)
+    return int(shorter_px * width / height), shorter_px
+
+
 @dataclass(frozen=True)
 class View:
     """Preprocessing of an evaluated image, written as view.json beside the weights.
@@ -141,15 +148,10 @@ class View:
         return f"{shape}, {self.interpolation}, RGB, mean {mean}, std {std}, {exif}"
 
     def resized_sides(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height of the photo after the resize, before the crop.
-
-        The longer side is rounded down, as torchvision's Resize(int) does.
-        """
+        """Width and height of the photo after the resize, before the crop."""
         if self.fit == "squash":
             return self.size_px, self.size_px
-        if width <= height:
-            return self.resize_px, int(self.resize_px * height / width)
-        return int(self.resize_px * width / height), self.resize_px
+        return scaled_sides(width, height, self.resize_px)
 
     def placement(self, width: int, height: int) -> Placement:
         """The map for a photo of this size (after the EXIF rule). The crop's offset is rounded as in torchvision's CenterCrop."""

@@ -16,7 +16,9 @@ ODD = ["a/1.jpg", "a/two\nlines.jpg", "b/caf\u00e9.jpg", "b/\udcff\udcfe.png", "
 SECOND = 1_000_000_000
 
 
-def small(keys=("a/1.jpg", "a/2.jpg", "b/3.jpg"), labels=(0, 0, 1), sizes=(10, 20, 30), times=(1, 2, 3), ids=("a", "b"), boxes=None):
+def small(
+    keys=("a/1.jpg", "a/2.jpg", "b/3.jpg"), labels=(0, 0, 1), sizes=(10, 20, 30), times=(1, 2, 3), ids=("a", "b"), boxes=None
+):
     gathering = Gathering()
     for key, label, size, time in zip(keys, labels, sizes, times, strict=True):
         gathering.add(os.fsencode(key), label, size, time)
@@ -53,7 +55,12 @@ def test_select_by_rows_and_by_mask():
     boxes = Boxes.of_images(3, np.array([2]), np.array([[0, 0, 5, 5]]))
     index = small(boxes=boxes)
     part = index.select(np.array([2, 0]), "val")
-    assert (list(part.keys), part.labels.tolist(), part.sizes_bytes.tolist(), part.split) == (["b/3.jpg", "a/1.jpg"], [1, 0], [30, 10], "val")
+    assert (list(part.keys), part.labels.tolist(), part.sizes_bytes.tolist(), part.split) == (
+        ["b/3.jpg", "a/1.jpg"],
+        [1, 0],
+        [30, 10],
+        "val",
+    )
     assert part.boxes.of(0).tolist() == [[0, 0, 5, 5]]
     assert list(index.select(np.array([False, True, False])).keys) == ["a/2.jpg"]
     assert index.path(2) == Path("/data/b/3.jpg") and index.counts().tolist() == [2, 1]
@@ -66,7 +73,11 @@ def test_lengths_must_agree():
 
 def test_d25_fingerprint_is_of_keys_sizes_labels_and_not_of_time_or_place():
     index = small()
-    assert index.fingerprint == small(times=(7, 8, 9)).fingerprint == replace(index, root=Path("/elsewhere"), split="val").fingerprint
+    assert (
+        index.fingerprint
+        == small(times=(7, 8, 9)).fingerprint
+        == replace(index, root=Path("/elsewhere"), split="val").fingerprint
+    )
     others = [
         small(keys=("a/1.jpg", "a/2.jpg", "b/4.jpg")),
         small(keys=("a/1.jpg", "a/2.jp", "gb/3.jpg")),  # the same bytes, cut elsewhere
@@ -87,7 +98,12 @@ def test_d26_written_and_read_again(tmp_path, boxes):
     for name in ("labels", "sizes_bytes", "mtimes_ns"):
         np.testing.assert_array_equal(getattr(again, name), getattr(index, name))
         assert getattr(again, name).dtype == getattr(index, name).dtype
-    assert (again.split, again.layout, again.notes, again.fingerprint) == (index.split, index.layout, index.notes, index.fingerprint)
+    assert (again.split, again.layout, again.notes, again.fingerprint) == (
+        index.split,
+        index.layout,
+        index.notes,
+        index.fingerprint,
+    )
     assert (again.boxes is None) == (boxes is None)
     if boxes is not None:
         np.testing.assert_array_equal(again.boxes.xyxy, boxes.xyxy)
@@ -117,7 +133,12 @@ def test_d25_add_remove_relabel_and_edit_are_told_apart():
     old = small()
     new = small(keys=("a/0.jpg", "a/1.jpg", "b/3.jpg"), labels=(0, 1, 1), sizes=(5, 10, 31), times=(9, 1, 3))
     found = compare(old, new)
-    assert (found.added, found.removed, found.relabelled, found.edited) == (("a/0.jpg",), ("a/2.jpg",), ("a/1.jpg",), ("b/3.jpg",))
+    assert (found.added, found.removed, found.relabelled, found.edited) == (
+        ("a/0.jpg",),
+        ("a/2.jpg",),
+        ("a/1.jpg",),
+        ("b/3.jpg",),
+    )
     assert found and not found.remounted and not found.reordered
     assert "added, 1: 'a/0.jpg'" in found.describe() and "edited, 1: 'b/3.jpg'" in found.describe()
 

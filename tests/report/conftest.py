@@ -54,25 +54,14 @@ def make_run(folder: Path, classes: int = 12, images: int = 100, resumes: tuple[
         {"model": "resnet18", "model.options.stem": "small", "epochs": 20, "lr": 0.05, "ema": 0.998, "loss.smoothing": 0.1},
     )
     known.write(folder / "classes.json")
-    write_json(folder / "recipe.json", to_plain(recipe))
+    typed = {"base": "small", "changes": {"optim.lr": 0.05, "budget.epochs": 20.0, "optim.ema": 0.998}}
+    write_json(folder / "recipe.json", {**to_plain(recipe), "_typed": typed})
     write_json(folder / "view.json", VIEW.to_json())
     write_json(folder / "best.json", {"step": 570, "top1": 0.9})
     write_json(
         folder / "environment.json",
         {
-            "command": [
-                "striate",
-                "train",
-                "my photos",
-                "--model",
-                "resnet18",
-                "--model.options.stem",
-                "small",
-                "--epochs",
-                "20",
-                "--ema",
-                "0.998",
-            ],
+            "command": "striate train 'my photos' --recipe small --lr 0.05 --epochs 20 --ema 0.998",
             "striate": "0.1.0",
             "torch": "2.15.0",
             "processor": "Intel(R) Xeon(R) Processor",
@@ -88,10 +77,13 @@ def make_run(folder: Path, classes: int = 12, images: int = 100, resumes: tuple[
     write_json(
         folder / "data.json",
         {
-            "data": str(folder.parent / "photos"),
+            "path": str(folder.parent / "photos"),
             "layout": "folder",
             "notes": ["No val/ folder: 10 % of each class are held out, chosen by a hash of the file's path."],
-            "splits": {index.split: {"images": len(index), "root": str(index.root)} for index in (train, val)},
+            "splits": {
+                index.split: {"images": len(index), "root": str(index.root), "fingerprint": index.fingerprint}
+                for index in (train, val)
+            },
         },
     )
     keys = list(val.keys)
@@ -155,7 +147,12 @@ def _log(classes: int, resumes: tuple[int, ...]) -> str:
         "precision": "bf16",
         "batch_size": 128,
     }
-    lines = [{"kind": "start", "step": 0, "time": 1_790_000_000, **start}, {"kind": "plan", "step": 0, "total_steps": 600}]
+    note = "6 of 12,000 training images are grey; they become three equal channels."
+    lines = [
+        {"kind": "note", "step": 0, "text": note},
+        {"kind": "start", "step": 0, "time": 1_790_000_000, **start},
+        {"kind": "plan", "step": 0, "total_steps": 600},
+    ]
     step, waiting = 0, list(resumes)
     while step < 600:
         step += 2

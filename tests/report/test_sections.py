@@ -24,27 +24,26 @@ def _end(run: Path, **values: Any) -> None:
     (run / "log.jsonl").write_text("\n".join([*lines, *([json.dumps({"kind": "end", "step": 300, **values})] if values else [])]))
 
 
-def _changed(run: Path) -> set[str]:
-    return {f"{group}.{one.name}" for group, settings in sections.recipe_groups(gather(run)) for one in settings if one.changed}
+def test_recipe_fields_say_where_they_come_from(run: Path) -> None:
+    facts = gather(run)
+    origin = {f"{group}.{one.name}": one.origin for group, settings in sections.recipe_groups(facts) for one in settings}
+    assert {name for name, where in origin.items() if where == "typed"} == {"optim.lr", "budget.epochs", "optim.ema"}
+    assert {name for name, where in origin.items() if where == "recipe"} == {"model.name", "model.options.stem", "loss.smoothing"}
+    assert origin["optim.momentum"] == "default"
+    assert "budget.steps" not in origin  # it has no value
+    assert sections.recipe_base(facts) == "small"
 
 
-def test_changed_fields_are_those_that_differ_from_the_defaults(run: Path) -> None:
-    expected = {"model.name", "model.options.stem", "loss.smoothing", "optim.lr", "optim.ema", "budget.epochs"}
-    assert _changed(run) == expected
-
-
-@pytest.mark.parametrize(
-    "typed",
-    [
-        ["optim.momentum", "budget.epochs"],
-        {"optim": {"momentum": 0.9}, "budget": {"epochs": 20}},
-        {"optim.momentum": 0.9, "budget.epochs": 20},
-    ],
-)
-def test_typed_fields_are_the_changed_ones_where_they_are_known(run: Path, typed: Any) -> None:
+def test_recipe_without_what_was_typed(run: Path) -> None:
     recipe = json.loads((run / "recipe.json").read_text())
-    write_json(run / "recipe.json", {**recipe, "typed": typed})
-    assert _changed(run) == {"optim.momentum", "budget.epochs"}
+    del recipe["_typed"]
+    write_json(run / "recipe.json", recipe)
+    origins = {one.origin for _, settings in sections.recipe_groups(gather(run)) for one in settings}
+    assert origins == {"recipe", "default"}
+
+
+def test_remarks_of_the_training_are_kept(run: Path) -> None:
+    assert sections.notes(gather(run)) == ["6 of 12,000 training images are grey; they become three equal channels."]
 
 
 @pytest.mark.parametrize(
@@ -105,5 +104,5 @@ def test_duration(value_s: float | None, words: str) -> None:
 def test_commands_are_quoted(tmp_path: Path, make_run: Callable[..., Path]) -> None:
     run = make_run(tmp_path / "my run", images=12)
     commands = [command for _, command in sections.commands(gather(run))]
-    assert commands[0].startswith("striate train 'my photos' --model resnet18")
+    assert commands[0].startswith("striate train 'my photos' --recipe small")
     assert f"striate evaluate '{run}'" in commands

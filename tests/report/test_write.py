@@ -109,7 +109,7 @@ def test_page_shows_the_result_with_its_protocol(run: Path) -> None:
     assert "chosen by its score on these same images" in text
     assert "The training is done." in text
     assert "resumed once" in text
-    assert "striate train 'my photos' --model resnet18" in text
+    assert "striate train 'my photos' --recipe small" in text
     assert "truncated JPEG" in text
     assert "10 % of each class are held out" in text
     assert "Not shown" not in text

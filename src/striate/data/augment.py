@@ -17,7 +17,7 @@ from striate import machine
 from striate.data import views
 from striate.data.decode import Pixels
 from striate.errors import UserError
-from striate.view import Fit, Interpolation
+from striate.view import Fit, Interpolation, scaled_sides
 
 Crop = Literal["random-resized", "resize", "shift"]
 
@@ -160,8 +160,7 @@ def _fitted(image_HW3: Pixels, augmentation: Augmentation) -> Pixels:
     side = augmentation.size_px
     if augmentation.fit == "squash":
         return views.resize(image_HW3, side, side, augmentation.interpolation)
-    scaled = max(side, int(side * max(width, height) / min(width, height)))
-    sides = (side, scaled) if width <= height else (scaled, side)
+    sides = scaled_sides(width, height, side)
     resized = views.resize(image_HW3, *sides, augmentation.interpolation)
     left, top = round((sides[0] - side) / 2), round((sides[1] - side) / 2)
     return resized[top : top + side, left : left + side]

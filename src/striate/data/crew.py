@@ -28,6 +28,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from striate import machine
 from striate.errors import ResourceError
 
 Job = TypeVar("Job")
@@ -71,7 +72,7 @@ def threads_in_order(
     """work(job, note) of every job, in `count` threads; with count 0 here and now, one after the other.
 
     At most `ahead` jobs are taken before their turn. The threads are daemons: one that hangs in a system call does
-    not keep the process from ending. Raises Failed and Stuck.
+    not keep the process from ending. With count 0 a hang cannot be noticed. Raises Failed and Stuck.
     """
     if count == 0:
         yield from _here(work, jobs)
@@ -155,6 +156,10 @@ class Slab:
 
     def __init__(self, size_bytes: int) -> None:
         self.size_bytes = size_bytes
+        advice = "Use threads (--workers 4), fewer processes, or a smaller --batch-size."
+        needed = f"The loader needs {size_bytes / 1e6:,.0f} MB of shared memory for its processes"
+        if size_bytes > (free_bytes := machine.free_memory_bytes()):
+            raise ResourceError(f"{needed}; {free_bytes / 1e6:,.0f} MB of memory are free. {advice}")
         try:
             if hasattr(os, "memfd_create"):
                 self._handle = os.memfd_create("striate-loader", os.MFD_CLOEXEC)
@@ -166,10 +171,7 @@ class Slab:
             else:
                 os.truncate(self._handle, size_bytes)
         except OSError as error:
-            raise ResourceError(
-                f"The loader needs {size_bytes / 1e6:,.0f} MB of shared memory for its processes ({error.strerror}). "
-                "Use threads (--workers 4), fewer processes, or a smaller --batch-size."
-            ) from error
+            raise ResourceError(f"{needed} ({error.strerror}). {advice}") from error
         self._map = mmap.mmap(self._handle, size_bytes)
 
     def array(self, offset: int, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
@@ -210,6 +212,7 @@ class _Worker:
     process: BaseProcess
     line: connection.Connection[Any, Any]
     orders: int = 0  # jobs given and not yet answered
+    has_answered: bool = False
 
 
 _ORDERS: Final = 2  # one in work, one waiting in the pipe
@@ -285,6 +288,7 @@ def _manage(
                 raise _death(worker, rows_W) from None
             results[number] = results_of
             worker.orders -= 1
+            worker.has_answered = True
 
 
 _DEATHS: Final = {
@@ -298,6 +302,8 @@ def _death(worker: _Worker, rows_W: NDArray[np.int64]) -> Stuck:
     worker.process.join(_JOIN_S)
     code = worker.process.exitcode
     how = f"ended with exit code {code}"
+    if not worker.has_answered:
+        how += " as it started (a script that uses worker processes must begin with: if __name__ == '__main__')"
     if code is not None and code < 0:
         name = signal.Signals(-code).name
         how = f"was killed by {name}{_DEATHS.get(name, '')}"

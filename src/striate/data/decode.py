@@ -165,6 +165,12 @@ def header(data: bytes) -> Header:
 
     Of an animation: the size of the first frame's canvas. The EXIF rule is not applied.
     """
+    return _recognised(data)[0]
+
+
+def _recognised(data: bytes) -> tuple[Header, _Jpeg | None]:
+    """The header, and for a JPEG what else the walk to it found."""
+    jpeg = None
     try:
         if data[:3] == b"\xff\xd8\xff":
             jpeg = _jpeg(data)
@@ -184,7 +190,7 @@ def header(data: bytes) -> Header:
         raise BadImage("the file ends within its header") from error
     if found.width < 1 or found.height < 1:
         raise BadImage(f"{found.format}: the header says {found.width} x {found.height} pixels")
-    return found
+    return found, jpeg
 
 
 class _Jpeg(NamedTuple):
@@ -344,31 +350,32 @@ def decode(data: bytes, exif: bool, max_pixels: int = MAX_PIXELS, seen: Counter[
     "damaged" (a JPEG that only the lenient decoder accepts).
     Returns uint8 [H, W, 3], C-contiguous, writable. Raises BadImage with the reason, and nothing else.
     """
-    odd: Counter[str] = Counter() if seen is None else seen
-    first = header(data)
+    odd: Counter[str] = Counter()
+    first, jpeg = _recognised(data)
     if first.width * first.height > max_pixels:
         raise BadImage(f"{first.format}: {first.width} x {first.height} pixels are more than the limit of {max_pixels:,}")
     try:
-        if first.format == "JPEG":
-            image_HW3, orientation = _decode_jpeg(data, odd)
+        if jpeg is not None:
+            image_HW3, orientation = _decode_jpeg(data, jpeg, odd)
         else:
             image_HW3, orientation = _decode_other(data, first, odd)
     except BadImage:
         raise
     except Exception as error:  # decoders answer hostile bytes with any exception they like; each means the same here
         text = " ".join(str(error).split()) or type(error).__name__
-        raise BadImage(f"{first.format}: {text}") from error
+        raise BadImage(f"{first.format}: {text}", lasting=not isinstance(error, MemoryError)) from error
     if image_HW3.shape != (first.height, first.width, 3):
         height, width = image_HW3.shape[:2]
         raise BadImage(f"{first.format}: the header says {first.width} x {first.height}, decoded were {width} x {height}")
     if exif and orientation != 1:
         odd["exif-rotated"] += 1
         image_HW3 = np.ascontiguousarray(_turned(image_HW3, orientation))
+    if seen is not None:
+        seen.update(odd)
     return image_HW3
 
 
-def _decode_jpeg(data: bytes, odd: Counter[str]) -> tuple[Pixels, int]:
-    facts = _jpeg(data)
+def _decode_jpeg(data: bytes, facts: _Jpeg, odd: Counter[str]) -> tuple[Pixels, int]:
     if data.count(b"\xff\xda") > MAX_SCANS:  # within coded data 0xFF is always followed by 0, so these are markers (or previews)
         raise BadImage(f"JPEG: more than {MAX_SCANS} scans")
     orientation = _orientation(facts.exif)
@@ -411,6 +418,8 @@ def _lean_png(data: bytes, odd: Counter[str]) -> bytes:
         length, name = struct.unpack_from(">I4s", data, at)
         if name in _PNG_KEPT:
             parts.append(data[at : at + 12 + length])
+            if name == b"IEND":
+                break
         elif name == b"acTL":
             odd["animated"] += 1
         elif not name.isalpha() or not name[0] & 0x20:  # damage, or a chunk that a decoder must understand: Pillow decides

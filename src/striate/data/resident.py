@@ -261,7 +261,8 @@ def cache_key(index: Index, prepare: Prepare | View) -> str:
     """32 hex digits: another value whenever the stored pixels might differ."""
     kind = "view" if isinstance(prepare, View) else "photo"
     decoders = f"pillow {pillow_version} simplejpeg {simplejpeg.__version__}"
-    head = json.dumps([_FORMAT, index.fingerprint, kind, prepare.to_json(), decoders], sort_keys=True)
+    pixels = {name: value for name, value in prepare.to_json().items() if name not in ("mean", "std")}  # normalised later
+    head = json.dumps([_FORMAT, index.fingerprint, kind, pixels, decoders], sort_keys=True)
     times = np.ascontiguousarray(index.mtimes_ns, dtype="<i8").tobytes()  # sees a photo edited to the same size
     return files.sha256_bytes(head.encode() + times)[:32]
 

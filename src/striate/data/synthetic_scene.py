@@ -22,9 +22,9 @@ Colour = tuple[int, int, int]
 SHORT_SIDE_PX = (160, 300)
 LONG_SIDE_PX = 400
 MOST_ASPECT = 1.25  # long side over short side
-AREA = (0.07, 0.34)  # box area as a share of the image; whole pixels then stay within 5 to 35 %
+AREA = (0.09, 0.34)  # box area as a share of the image; whole pixels then stay within 5 to 35 %
 OVERSAMPLING = 3  # shapes are drawn so many times larger and averaged: smooth edges
-MOST_HIDDEN = 0.25  # share of the thing's own pixels that an occluder may cover
+MOST_HIDDEN = 0.2  # share of the thing's own pixels that an occluder may cover
 GREY_EVERY = 50  # one file of so many is stored as grey
 
 
@@ -48,7 +48,7 @@ def luminance(colour: Colour) -> float:
 
 
 def any_colour(dice: Dice) -> Colour:
-    red, green, blue = colorsys.hsv_to_rgb(dice.unit(), dice.unit() ** 0.65 * 0.9, dice.between(0.08, 1.0))
+    red, green, blue = colorsys.hsv_to_rgb(dice.unit(), dice.unit() ** 0.8 * 0.9, dice.between(0.08, 1.0))
     return int(red * 255), int(green * 255), int(blue * 255)
 
 
@@ -95,9 +95,9 @@ def pattern(dice: Dice, width: int, height: int) -> Image.Image:
 
 def filled(dice: Dice, width: int, height: int, first: Colour, second: Colour) -> Image.Image:
     """A surface in a pattern of two colours: mode RGB."""
-    mask = pattern(dice, width, height)
-    channels = [mask.point([round(a + (b - a) * i / 255) for i in range(256)]) for a, b in zip(first, second, strict=True)]
-    return Image.merge("RGB", channels)
+    share_256 = np.linspace(0, 1, 256)[:, None]
+    ramp_256x3 = np.rint(np.array(first) * (1 - share_256) + np.array(second) * share_256).astype(np.uint8)
+    return Image.fromarray(ramp_256x3.take(np.asarray(pattern(dice, width, height)), axis=0))
 
 
 # ---------------------------------------------------------------- painting
@@ -157,11 +157,11 @@ def fragment(dice: Dice) -> list[Part]:
     return [Part(BODY, np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1))]
 
 
-def add_clutter(dice: Dice, image: Image.Image, most: int = 5) -> None:
+def add_clutter(dice: Dice, image: Image.Image, most: int = 4) -> None:
     """Scatters fragments over the background."""
     width, height = image.size
     for _ in range(dice.whole(0, most)):
-        side = dice.between(0.08, 0.3) * min(width, height)
+        side = dice.between(0.06, 0.24) * min(width, height)
         parts, wide, tall = fitted(pose(dice, fragment(dice), 180, 0.4), width, height, side * side * dice.between(0.3, 1))
         patch = (max(1, math.ceil(wide)), max(1, math.ceil(tall)))
         mask = coverage(paint(parts, *patch), (BODY,))
@@ -179,7 +179,7 @@ def add_occluder(dice: Dice, image: Image.Image, shape: Image.Image, corner: tup
     """
     solid = np.asarray(shape) > 127
     wide, tall = shape.size
-    size = dice.between(0.3, 0.75) * math.sqrt(wide * tall)
+    size = dice.between(0.25, 0.6) * math.sqrt(wide * tall)
     surface = None
     for _ in range(4):
         parts, w, h = fitted(pose(dice, fragment(dice), 180, 0.3), 1e9, 1e9, size * size)
@@ -222,17 +222,17 @@ def add_thing(dice: Dice, image: Image.Image, thing: Thing, around: tuple[Colour
 
     body = colour_apart(dice, list(around))
     accent = (
-        shifted(body, dice.one_of((-1, 1)) * dice.whole(20, 70)) if dice.happens(0.5) else colour_apart(dice, list(around), 3)
+        shifted(body, dice.one_of((-1, 1)) * dice.whole(20, 60)) if dice.happens(0.7) else colour_apart(dice, list(around), 3)
     )
     detail = colour_apart(dice, [*around, body], 3)
     surface = Image.new("RGB", patch, body)
     if dice.happens(0.6):
-        surface = filled(dice, *patch, body, shifted(body, dice.whole(-45, 45)))
-    surface.paste(filled(dice, *patch, accent, shifted(accent, dice.whole(-40, 40))), (0, 0), coverage(canvas, (ACCENT,)))
+        surface = filled(dice, *patch, body, shifted(body, dice.whole(-30, 30)))
+    surface.paste(filled(dice, *patch, accent, shifted(accent, dice.whole(-30, 30))), (0, 0), coverage(canvas, (ACCENT,)))
     surface.paste(detail, (0, 0), coverage(canvas, (DETAIL,)))
     image.paste(surface, (left, top), shape)
     x_min, y_min, x_max, y_max = shape.point([255 * (value > 127) for value in range(256)]).getbbox() or (0, 0, 0, 0)
-    if dice.happens(0.35):
+    if dice.happens(0.3):
         add_occluder(dice, image, shape, (left, top))
     return left + x_min, top + y_min, left + x_max, top + y_max
 
@@ -244,7 +244,7 @@ def add_light(dice: Dice, image: Image.Image) -> Image.Image:
     """Uneven light, exposure, perhaps blur, and the sensor's noise."""
     width, height = image.size
     if dice.happens(0.7):
-        deepest = dice.whole(0, 120)
+        deepest = dice.whole(0, 90)
         light = Image.fromarray((255 - dice.grid(2, 2).astype(np.int32) * deepest // 255).astype(np.uint8))
         light = light.resize(image.size, Image.Resampling.BICUBIC)
         image = ImageChops.multiply(image, Image.merge("RGB", [light] * 3))
@@ -252,7 +252,7 @@ def add_light(dice: Dice, image: Image.Image) -> Image.Image:
     image = image.point([min(255, max(0, round(value * gain + floor))) for value in range(256)] * 3)
     if dice.happens(0.3):
         image = image.filter(ImageFilter.BoxBlur(dice.between(0.4, 1.2)))
-    strength = dice.between(0, 18)
+    strength = dice.between(0, 14)
     noise = Image.fromarray(dice.grid(height, width)).point(
         [round((value - 127.5) * strength / 127.5) + 128 for value in range(256)]
     )
@@ -266,7 +266,7 @@ def render(thing: Thing, seed: int, split: str, index: int) -> Scene:
     long = min(LONG_SIDE_PX, round(short * dice.between(1.0, MOST_ASPECT)))
     width, height = (short, long) if dice.happens(0.4) else (long, short)
     first = any_colour(dice)
-    second = any_colour(dice) if dice.happens(0.25) else shifted(first, dice.one_of((-1, 1)) * dice.whole(15, 60))
+    second = any_colour(dice) if dice.happens(0.15) else shifted(first, dice.one_of((-1, 1)) * dice.whole(10, 45))
     image = filled(dice, width, height, first, second)
     add_clutter(dice, image)
     box = add_thing(dice, image, thing, (first, second))

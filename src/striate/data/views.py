@@ -12,9 +12,11 @@ import numpy as np
 from PIL import Image
 
 from striate.data.decode import BadImage, Pixels
-from striate.view import Interpolation, View
+from striate.view import Interpolation, View, scaled_sides
 
-MAX_RESIZED_PIXELS: Final = 20_000_000  # an 84-byte file of 1 x 1000 pixels would become 65 million at shorter side 256
+# Of a resized image and of Pillow's half-way image (new width, old height), unless the photo itself is larger. An 84-byte
+# file of 1 x 1000 pixels would become 65 million at shorter side 256; 1 x 50,000 squashed to 224 x 224 takes 11 million half-way.
+MAX_RESIZED_PIXELS: Final = 20_000_000
 
 _RESAMPLING: Final[dict[Interpolation, Image.Resampling]] = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -27,14 +29,16 @@ _RESAMPLING: Final[dict[Interpolation, Image.Resampling]] = {
 def resize(image_HW3: Pixels, width: int, height: int, interpolation: Interpolation) -> Pixels:
     """The image in another size, antialiased when it shrinks. uint8 [H, W, 3] to [height, width, 3].
 
-    An image that already has the size is returned itself, not a copy. Raises BadImage above MAX_RESIZED_PIXELS.
+    An image that already has the size is returned itself, not a copy.
+    Raises BadImage where the work takes more than MAX_RESIZED_PIXELS.
     """
-    if image_HW3.shape[1] == width and image_HW3.shape[0] == height:
+    height_before, width_before, _ = image_HW3.shape
+    if (width_before, height_before) == (width, height):
         return image_HW3
-    if width * height > MAX_RESIZED_PIXELS:
+    if width * max(height, height_before) > max(MAX_RESIZED_PIXELS, width_before * height_before):
         raise BadImage(
-            f"{image_HW3.shape[1]} x {image_HW3.shape[0]} pixels would become {width} x {height} when resized, "
-            f"more than the limit of {MAX_RESIZED_PIXELS:,}"
+            f"too long and thin: resizing {width_before} x {height_before} pixels to {width} x {height} needs more than "
+            f"the limit of {MAX_RESIZED_PIXELS:,} pixels"
         )
     return np.asarray(_pillow(image_HW3).resize((width, height), _RESAMPLING[interpolation]))
 
@@ -75,6 +79,4 @@ def shrunk_sides(width: int, height: int, shorter_px: int) -> tuple[int, int]:
     """Width and height after `shrink`."""
     if shorter_px <= 0 or min(width, height) <= shorter_px:
         return width, height
-    if width <= height:
-        return shorter_px, int(shorter_px * height / width)
-    return int(shorter_px * width / height), shorter_px
+    return scaled_sides(width, height, shorter_px)

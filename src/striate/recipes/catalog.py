@@ -57,7 +57,7 @@ def choose(image_count: int, shorter_px: int, has_gpu: bool) -> tuple[Recipe, st
         "budget.evaluate_epochs": max(1.0, epochs // 12),
     }
     reason = (
-        f"{image_count:,} training images of about {shorter_px} px on {where}: {model} at {size} px, batch {batch}, {epochs:.0f} epochs "
-        "(AdamW, one cosine). Name a --recipe or a --model to choose yourself."
+        f"{image_count:,} training images of about {shorter_px} px on {where}: {model} at {size} px, "
+        f"batch {batch}, {epochs:.0f} epochs (AdamW, one cosine). Name a --recipe or a --model to choose yourself."
     )
     return recipes.change(base, changes), reason

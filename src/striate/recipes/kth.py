@@ -68,7 +68,7 @@ def kth_d() -> Recipe:
 
 
 def kth_e() -> Recipe:
-    """Model E: three layers of 4,096, batch normalisation, L2 0.001, set's mean subtracted, Adam 0.01, decay 1e-6, 60 epochs (section 4).
+    """Model E: three layers of 4,096, batch normalisation, L2 0.001, mean subtracted, Adam 0.01, decay 1e-6, 60 epochs (section 4).
 
     Published: 25 % top-1, 50 % top-5 (table 3). As published, not run here at full length.
     """
@@ -88,7 +88,7 @@ def kth_e() -> Recipe:
 
 
 def kth_f() -> Recipe:
-    """Model F: no hidden linear layer, L2 0.005, Adam 0.001, a higher decay than E's (not stated: 1e-5), 100 epochs (section 4.2).
+    """Model F: no hidden linear layer, L2 0.005, Adam 0.001, a higher decay than E (not stated: 1e-5), 100 epochs (section 4.2).
 
     Published: 24 % top-1, 48 % top-5 (table 3). As published, not run here at full length.
     """

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -121,6 +121,11 @@ def state(facts: Facts) -> State:
     return State(kind, words, [(name, value) for name, value in rows if value])
 
 
+def notes(facts: Facts) -> list[str]:
+    """What the training had to remark (such as where bits may differ), each sentence once."""
+    return list(dict.fromkeys(str(line["text"]) for line in facts.history.of("note") if line.get("text")))
+
+
 def duration(value_s: float | None) -> str:
     """A time in the two units that suit it: "3 min 20 s", "2 h 05 min"; empty for None."""
     if value_s is None:
@@ -143,38 +148,49 @@ def _date(time_s: float | None) -> str:
 
 @dataclass(frozen=True)
 class Setting:
-    """One field of the recipe, as text; `changed` when it is not the default."""
+    """One field of the recipe, as text.
+
+    origin: "typed" on the command line; of the named "recipe", or chosen from data and machine; or striate's "default".
+    """
 
     name: str
     value: str
-    changed: bool
+    origin: Literal["typed", "recipe", "default"]
+
+
+def recipe_base(facts: Facts) -> str:
+    """Name of the recipe that the training started from, or empty where the file does not say."""
+    told = facts.recipe.get("_typed")
+    return str(told.get("base") or "") if isinstance(told, dict) else ""
 
 
 def recipe_groups(facts: Facts) -> list[tuple[str, list[Setting]]]:
-    """The recipe by group. A field is changed when the file's "typed" names it, or else when it differs from the default."""
+    """The resolved recipe by group; fields without a value are left out."""
     defaults = recipes.to_plain(recipes.Recipe())
-    told = facts.recipe.get("typed", facts.recipe.get("_typed"))
-    typed = set(_flat(told)) if isinstance(told, dict) else {str(name) for name in told} if isinstance(told, list) else None
+    told = facts.recipe.get("_typed")
+    changes = told.get("changes") if isinstance(told, dict) else None
+    typed = set(changes) if isinstance(changes, dict) else set()
     groups = []
-    for group in [
-        *recipes.GROUPS,
-        *(name for name in facts.recipe if name not in recipes.GROUPS and name.lstrip("_") != "typed"),
-    ]:
+    for group in recipes.GROUPS:
         values = facts.recipe.get(group)
         if not isinstance(values, dict):
             continue
         settings = []
+        usual = _flat(defaults[group])
         for name, value in _flat(values).items():
-            default = _flat(defaults.get(group, {})).get(name)
-            changed = f"{group}.{name}" in typed if typed is not None else _same(value) != _same(default)
+            is_usual = _text(value) == _text(usual.get(name))
             if value is not None and value != {}:
-                settings.append(Setting(name, shown(value), changed))
+                origin: Literal["typed", "recipe", "default"] = "default" if is_usual else "recipe"
+                settings.append(Setting(name, shown(value), "typed" if f"{group}.{name}" in typed else origin))
         groups.append((group, settings))
     return groups
 
 
-def _same(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=str)
+def _text(value: Any) -> str:
+    """JSON of a value, in which a tuple equals a list and 20 equals 20.0."""
+    return json.dumps(
+        float(value) if isinstance(value, int) and not isinstance(value, bool) else value, sort_keys=True, default=str
+    )
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
@@ -216,8 +232,7 @@ def environment(facts: Facts) -> list[tuple[str, str]]:
 
 def commands(facts: Facts) -> list[tuple[str, str]]:
     """The commands that make this again: what each does, and the command."""
-    said = facts.environment.get("command")
-    typed = shlex.join(map(str, said)) if isinstance(said, list) else str(said or "")
+    typed = str(facts.environment.get("command") or "")
     run = shlex.quote(str(facts.folder))
     rows = [
         ("Train it, or go on where it stopped (the same command does both)", typed),
@@ -244,11 +259,12 @@ class SplitRow:
     images: str
     per_class: str
     bad: str
+    fingerprint: str
     root: str
 
 
 def split_rows(facts: Facts) -> list[SplitRow]:
-    """Images, balance, bad files and folder of each split."""
+    """Images, balance, bad files, fingerprint (12 digits) and folder of each split."""
     rows = []
     for name, split in facts.splits.items():
         images = number(split.facts.get("images"))
@@ -268,6 +284,7 @@ def split_rows(facts: Facts) -> list[SplitRow]:
                 "" if count is None else f"{count:,.0f}",
                 balance,
                 "" if bad is None else f"{bad:,.0f}",
+                str(split.facts.get("fingerprint") or "")[:12],
                 str(split.facts.get("root") or ""),
             )
         )

@@ -25,6 +25,8 @@ from striate.files import free_bytes, refuse, sha256_bytes, sync_folder, to_json
 
 FORMAT = 1
 Tensors = dict[str, torch.Tensor]
+_WEIGHTS = ("model", "ema")
+_FILE = re.compile(r"[a-z]+\.(safetensors|json)")
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Checkpoint:
     """A checkpoint as read: verified, tensors on the CPU.
 
     model, optimizer: tensors by name. ema: the averaged weights, or None. state: JSON values.
+    variant: what tells the network from others with the same names and shapes, or None (see `models.weights.put`).
     """
 
     path: Path
@@ -40,6 +43,7 @@ class Checkpoint:
     optimizer: Tensors
     ema: Tensors | None
     state: dict[str, Any]
+    variant: str | None = None
 
 
 @dataclass(frozen=True)
@@ -51,17 +55,19 @@ class Saved:
     size_bytes: int
 
 
-def save(folder: Path, step: int, parts: dict[str, Tensors], state: dict[str, Any]) -> Saved:
+def save(folder: Path, step: int, parts: dict[str, Tensors], state: dict[str, Any], variant: str | None = None) -> Saved:
     """Writes `folder/step-N` and returns when the disk has it.
 
-    parts: file stem to tensors ("model", "optimizer", "ema"). state: strict JSON values.
+    parts: file stem to tensors ("model", "optimizer", "ema"). state: strict JSON values. variant: of the network, kept
+    with its weights.
     Raises ResourceError when there is no room (the temporary folder is removed, older checkpoints stay),
     UserError without permission.
     """
     began = time.monotonic()
     final = folder / f"step-{step}"
     temporary = folder / f"step-{step}.tmp-{os.getpid()}"
-    contents = {f"{name}.safetensors": safetensors.torch.save(_plain(tensors)) for name, tensors in parts.items()}
+    about = {name: {"variant": variant} if variant and name in _WEIGHTS else None for name in parts}
+    contents = {f"{name}.safetensors": safetensors.torch.save(_plain(tensors), about[name]) for name, tensors in parts.items()}
     contents["state.json"] = to_json({"format": FORMAT, "step": step, **state}).encode()
     size = sum(map(len, contents.values()))
     free = free_bytes(folder)
@@ -106,35 +112,60 @@ def steps_in(folder: Path) -> list[int]:
 def read(path: Path) -> Checkpoint:
     """Reads and verifies one checkpoint folder.
 
-    Raises CheckpointError saying which file is missing, cut, altered, or of a newer format.
+    Raises CheckpointError saying which file is missing, cut, altered, not in the manifest, or of a newer format.
     """
-    manifest = _json(path / "manifest.json")
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-        raise CheckpointError(f"{path / 'manifest.json'}: not a manifest.")
-    if manifest.get("format", 0) > FORMAT:
-        raise CheckpointError(
-            f"{path}: written by a newer striate (format {manifest['format']}, this one reads up to {FORMAT}). Update striate."
-        )
-    tensors: dict[str, Tensors] = {}
-    state: dict[str, Any] = {}
-    for name, wanted in manifest["files"].items():
-        try:
-            data = (path / name).read_bytes()
-        except OSError as error:
-            raise CheckpointError(f"{path / name}: cannot be read ({error.strerror}).") from error
-        if len(data) != wanted["bytes"]:
-            raise CheckpointError(f"{path / name}: {len(data)} bytes instead of {wanted['bytes']}; the file was cut or changed.")
-        if sha256_bytes(data) != wanted["sha256"]:
-            raise CheckpointError(f"{path / name}: its SHA-256 differs from the manifest's; the file was changed or damaged.")
-        if name.endswith(".safetensors"):
-            tensors[name.removesuffix(".safetensors")] = safetensors.torch.load(data)
-        elif name == "state.json":
-            state = json.loads(data)
-    missing = [f"{name}.safetensors" for name in ("model", "optimizer") if name not in tensors]
-    missing += [] if state else ["state.json"]
+    contents = {name: _verified(path / name, wanted) for name, wanted in _manifest(path).items()}
+    unlisted = sorted(file.name for file in path.glob("*.safetensors") if file.name not in contents)
+    if unlisted:
+        raise CheckpointError(f"{path}: {', '.join(unlisted)} missing from the manifest; the manifest was changed.")
+    missing = [name for name in ("model.safetensors", "optimizer.safetensors", "state.json") if name not in contents]
     if missing:
         raise CheckpointError(f"{path}: {', '.join(missing)} missing from the manifest.")
-    return Checkpoint(path, int(state["step"]), tensors["model"], tensors["optimizer"], tensors.get("ema"), state)
+    try:
+        state = json.loads(contents.pop("state.json"))
+        tensors = {Path(name).stem: safetensors.torch.load(data) for name, data in contents.items()}
+        step, variant = int(state["step"]), _variant(contents["model.safetensors"])
+    except (ValueError, TypeError, KeyError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path}: as it was written, but not readable ({type(error).__name__}: {error}).") from error
+    named = re.fullmatch(r"step-(\d+)", path.name)
+    if named and int(named[1]) != step:
+        raise CheckpointError(f"{path}: holds step {step}; the folder was renamed. Give it back its name, step-{step}.")
+    return Checkpoint(path, step, tensors["model"], tensors["optimizer"], tensors.get("ema"), state, variant)
+
+
+def _manifest(path: Path) -> dict[str, dict[str, Any]]:
+    """Files of a checkpoint with their "bytes" and "sha256"."""
+    manifest = _json(path / "manifest.json")
+    written = manifest.get("format") if isinstance(manifest, dict) else None
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    if type(written) is int and written > FORMAT:
+        raise CheckpointError(
+            f"{path}: written by a newer striate (format {written}, this one reads up to {FORMAT}). Update striate."
+        )
+    if written != FORMAT or not isinstance(files, dict) or not all(map(_FILE.fullmatch, files)):
+        raise CheckpointError(f"{path / 'manifest.json'}: not a manifest of format {FORMAT}.")
+    if not all(isinstance(wanted, dict) and {"bytes", "sha256"} <= wanted.keys() for wanted in files.values()):
+        raise CheckpointError(f"{path / 'manifest.json'}: a file has no size or no SHA-256.")
+    return files
+
+
+def _verified(file: Path, wanted: dict[str, Any]) -> bytes:
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read ({error.strerror}).") from error
+    if len(data) != wanted["bytes"]:
+        raise CheckpointError(f"{file}: {len(data)} bytes instead of {wanted['bytes']}; the file was cut or changed.")
+    if sha256_bytes(data) != wanted["sha256"]:
+        raise CheckpointError(f"{file}: its SHA-256 differs from the manifest's; the file was changed or damaged.")
+    return data
+
+
+def _variant(data: bytes) -> str | None:
+    """The network's variant in the header of a safetensors file (its length in 8 bytes, then JSON)."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    found = header.get("__metadata__", {}).get("variant")
+    return found if isinstance(found, str) else None
 
 
 def _json(path: Path) -> Any:
@@ -175,13 +206,15 @@ def sweep(folder: Path) -> list[str]:
     return [entry.name for entry in left]
 
 
-def rotate(folder: Path, keep: int, best_step: int | None) -> list[str]:
-    """Deletes all but the newest `keep` checkpoints and the best one. Returns complaints; a failed delete only warns.
+def rotate(folder: Path, last_step: int, keep: int, best_step: int | None) -> list[str]:
+    """Deletes all but the newest `keep` checkpoints up to `last_step` and the best one. Returns complaints; a failed
+    delete only warns.
 
-    Call after a new checkpoint is on the disk, never before.
+    Call after checkpoint `last_step` is on the disk, never before. Later ones were passed over as damaged when the run
+    went on before them: they do not count as kept, or the new ones would go in their stead.
     """
     complaints = []
-    for step in steps_in(folder)[keep:]:
+    for step in [step for step in steps_in(folder) if step <= last_step][keep:]:
         if step == best_step:
             continue
         path = folder / f"step-{step}"
@@ -193,23 +226,3 @@ def rotate(folder: Path, keep: int, best_step: int | None) -> list[str]:
         except OSError as error:
             complaints.append(f"{path}: an old checkpoint could not be deleted ({error.strerror}).")
     return complaints
-
-
-def load_weights(model: torch.nn.Module, weights: Tensors, where: str) -> None:
-    """Puts weights into a model, after removing wrappers' prefixes (`module.`, `_orig_mod.`) at any depth.
-
-    Raises CheckpointError listing missing, unknown and misshapen names; nothing is loaded in part.
-    """
-    cleaned = {name.replace("_orig_mod.", "").removeprefix("module."): tensor for name, tensor in weights.items()}
-    own = model.state_dict()
-    problems = [f"missing: {name}" for name in own if name not in cleaned]
-    problems += [f"unknown: {name}" for name in cleaned if name not in own]
-    problems += [
-        f"shape: {name} is {list(cleaned[name].shape)}, the network wants {list(own[name].shape)}"
-        for name in own
-        if name in cleaned and cleaned[name].shape != own[name].shape
-    ]
-    if problems:
-        shown = "\n  ".join(problems[:12]) + (f"\n  … and {len(problems) - 12} more" if len(problems) > 12 else "")
-        raise CheckpointError(f"{where}: these weights do not fit this network.\n  {shown}")
-    model.load_state_dict(cleaned, strict=True)

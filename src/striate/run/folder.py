@@ -18,7 +18,7 @@ from striate.classes import Classes
 from striate.data.index import Index
 from striate.errors import CheckpointError, UserError
 from striate.files import read_json, write_json
-from striate.models import catalog
+from striate.models import catalog, weights
 from striate.recipe import Recipe
 from striate.run import checkpoint, lock, log
 from striate.run.checkpoint import Checkpoint
@@ -143,7 +143,7 @@ class Run:
         found = self.checkpoint(which)
         model = build_model(self.recipe, len(self.classes.ids))
         use_ema = found.ema is not None and not raw
-        checkpoint.load_weights(model, found.ema if use_ema and found.ema is not None else found.model, str(found.path))
+        weights.put(model, found.ema if use_ema and found.ema is not None else found.model, str(found.path), found.variant)
         return model.eval(), "EMA" if use_ema else "raw", found
 
 

@@ -10,7 +10,20 @@ from typing import Any
 from striate import recipe as recipes
 from striate.errors import UserError
 from striate.files import refuse, sha256_bytes
+from striate.run.checkpoint import steps_in
 from striate.run.folder import Run, Typed, open_run
+
+# What the preparation of a run writes before recipe.json.
+BEGUN = {
+    "lock",
+    "classes.json",
+    "view.json",
+    "data.json",
+    "environment.json",
+    "index-train.parquet",
+    "index-val.parquet",
+    "checkpoints",
+}
 
 
 def default_name(data: str, model: str, typed: Typed) -> str:
@@ -49,7 +62,9 @@ def make_folder(out: Path, name: str, fresh: bool) -> tuple[Run, bool]:
         raise refuse(error, path, "making the run folder") from error
     if (path / "recipe.json").exists():
         return open_run(path), True
-    foreign = [entry.name for entry in path.iterdir() if entry.name != "lock"]
+    # A kill during the preparation leaves a run without its recipe.json, which comes last: the preparation begins again.
+    foreign = [entry.name for entry in path.iterdir() if entry.name not in BEGUN and not entry.name.startswith(".")]
+    foreign += [f"checkpoints/step-{step}" for step in steps_in(path / "checkpoints")]
     if foreign:
         raise UserError(
             f"{path}: holds other things ({', '.join(sorted(foreign)[:3])}) and no run. Choose another --name or --out."

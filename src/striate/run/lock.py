@@ -32,6 +32,8 @@ def locked(folder: Path) -> Iterator[None]:
         except BlockingIOError as error:
             holder = os.read(handle, 200).decode(errors="replace").strip() or "another process"
             raise UserError(f"{folder}: in use by {holder}. Wait for it, stop it, or start beside it with --new.") from error
+        except OSError as error:
+            raise refuse(error, path, "locking the run (the file system may have no locks)") from error
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         yield

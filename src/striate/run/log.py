@@ -77,8 +77,8 @@ def _ends_with_newline(path: Path) -> bool:
 def read(path: Path) -> list[dict[str, Any]]:
     """The records of a log, in order, as they count.
 
-    Lines that a kill cut short are passed over. After a resume at step s, earlier records with a later
-    step are superseded (the same steps were run again) and left out.
+    Lines that a kill cut short are passed over. After a start or a resume at step s, earlier records with a
+    later step are superseded (the same steps were run again) and left out.
     """
     records: list[dict[str, Any]] = []
     try:
@@ -90,9 +90,9 @@ def read(path: Path) -> list[dict[str, Any]]:
             record = json.loads(line)
         except ValueError:
             continue
-        if not isinstance(record, dict) or "kind" not in record:
+        if not isinstance(record, dict) or "kind" not in record or type(record.get("step")) is not int:
             continue
-        if record["kind"] == "resume":
+        if record["kind"] in {"start", "resume"}:
             records = [old for old in records if old["step"] <= record["step"]]
         records.append(record)
     return records

@@ -7,13 +7,13 @@ import threading
 import time
 import types
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
-# Shares of a time budget after which the plan is laid anew; each comes with a checkpoint.
-REPLAN_SHARES = (0.015, 0.04, 0.08, 0.15, 0.25, 0.4, 0.55, 0.7, 0.8, 0.88, 0.94)
 # A time budget is planned to be used up to this share, so that a slow minute at the end does not break it.
-AIM = 0.975
+AIM = 0.97
+# When the last evaluation and the last save begin at the latest.
+LAST_CALL = 0.99
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,6 @@ def replan(
     total = step + left
     warmup = min(warmup_steps, max(1, total // 10)) if warmup_steps else 0
     return Plan(total, plan.warmup_steps if step >= plan.warmup_steps > 0 else warmup, step, plan.progress(step))
-
-
-def capped(plan: Plan, total_steps: int) -> Plan:
-    """The plan cut or stretched to another number of steps, progress at its start kept."""
-    return replace(plan, total_steps=total_steps)
 
 
 class Clock:

@@ -15,6 +15,7 @@ from striate.data.index import Index
 from striate.data.layouts.splits import Splits
 from striate.data.loader import Source, Streaming, Workers
 from striate.errors import UserError
+from striate.files import write_json
 from striate.recipe import Recipe
 from striate.run import checkpoint
 from striate.run.folder import Run, build_model
@@ -170,6 +171,8 @@ def _resume(training: Training, total: int | None) -> None:
         return
     training.state.restore(found)
     state = training.state
+    if state.best is not None and state.best != training.run.best:  # a kill between a save and its best.json
+        write_json(training.run.path / "best.json", state.best)
     if total is not None and state.plan.total_steps != total:
         training.notes.append(
             f"The schedule is laid anew over {total} steps instead of {state.plan.total_steps}; the run stands at step {state.step}."

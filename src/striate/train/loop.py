@@ -20,6 +20,7 @@ from striate.data.layouts.splits import Splits
 from striate.data.loader import Workers, train_batches
 from striate.errors import DONE, TO_BE_CONTINUED, DataError, NonFiniteError, ResourceError, StriateError
 from striate.files import write_json
+from striate.models import weights
 from striate.recipe import Recipe, seconds
 from striate.run import checkpoint
 from striate.run.folder import Run
@@ -62,7 +63,7 @@ def steps(
         yield from _introduction(training)
         limit_s = seconds(b.time) if b.time is not None else None
         clock = Clock(state.elapsed_s)
-        pace = Pace()
+        pace = Pace(scoring.cost_steps(training))
         lr = 0.0
         saved_step, saved_at = (state.step if state.step else -1), time.monotonic()
         batches = train_batches(
@@ -82,25 +83,26 @@ def steps(
                             reason = stop.reason(pace.reserve_s())
                         else:
                             yield from records
-                            pace.evaluation_s = time.monotonic() - began
+                            pace.evaluated(time.monotonic() - began)
 
                     # ------------------------------------------------ save, and with a time budget plan anew
                     scored_now = state.evaluated_step == state.step
-                    due = time.monotonic() - saved_at >= b.save_every_s or pace.replan_due(limit_s, clock.elapsed_s())
+                    due = time.monotonic() - saved_at >= b.save_every_s or _plan_due(training, limit_s, clock, pace)
                     if state.step != saved_step and (finished or reason or scored_now or due):
                         if limit_s is not None and not finished:
                             state.plan = _replanned(training, limit_s, clock, pace)
+                            pace.planned(clock.elapsed_s())
                             yield Record("plan", state.step, state.plan.to_plain())
                         state.elapsed_s = clock.elapsed_s()
+                        saved_step, saved_at = state.step, time.monotonic()  # first: a save that fails is not tried again
                         saved = _save(training)
-                        pace.save_s, saved_step, saved_at = saved.seconds, state.step, time.monotonic()
+                        pace.save_s = saved.seconds
                         yield Record(
                             "checkpoint",
                             state.step,
                             {"name": saved.path.name, "seconds": saved.seconds, "bytes": saved.size_bytes},
                         )
                         yield from _rotated(training)
-                        pace.new_window()
 
                     # ------------------------------------------------ end
                     if finished or reason:
@@ -205,30 +207,29 @@ def _time_is_up(limit_s: float | None, clock: Clock, pace: Pace) -> bool:
     """Whether a time budget has only the last evaluation and the last save left."""
     if limit_s is None:
         return False
-    return clock.elapsed_s() + pace.step_s + 1.2 * (pace.evaluation_s + pace.save_s) >= limit_s * 0.985
+    return clock.elapsed_s() + pace.step_s + 1.1 * (pace.evaluation_s + pace.save_s) >= limit_s * budget.LAST_CALL
+
+
+def _plan_due(training: Training, limit_s: float | None, clock: Clock, pace: Pace) -> bool:
+    """Whether a time budget asks for a new plan; no sooner than five settled steps, for a plan on fewer would be a guess."""
+    state = training.state
+    return limit_s is not None and pace.plan_due(limit_s, clock.elapsed_s(), state.plan.total_steps - state.step)
 
 
 def _replanned(training: Training, limit_s: float, clock: Clock, pace: Pace) -> budget.Plan:
     """The plan that uses up the time budget from here on."""
     state = training.state
     every = max(1, round(training.recipe.budget.evaluate_epochs * training.steps_per_epoch))
-    evaluation_s = pace.evaluation_s or _guessed_evaluation_s(training, pace)
-    costs = Costs(pace.mean_step_s(), evaluation_s, pace.save_s)
+    costs = Costs(pace.step_s, pace.evaluation_s, pace.save_s)
 
     def evaluations_left(total: int) -> int:
         wanted = total // every - state.step // every + 1
-        affordable = int(scoring.EVALUATION_SHARE * limit_s / max(evaluation_s, 1e-3)) - state.evaluations
+        affordable = int(scoring.EVALUATION_SHARE * limit_s / max(costs.evaluation_s, 1e-3)) - state.evaluations
         return max(1, min(wanted, affordable))
 
     remaining = limit_s * budget.AIM - clock.elapsed_s() - pace.save_s
     warmup = round(training.recipe.optim.warmup_epochs * training.steps_per_epoch)
     return budget.replan(state.plan, state.step, remaining, costs, evaluations_left, warmup)
-
-
-def _guessed_evaluation_s(training: Training, pace: Pace) -> float:
-    """Before the first evaluation: a forward pass costs about a third of a step per image."""
-    images = sum(len(one.index) for one in training.scored) * (2 if training.state.average is not None else 1)
-    return images * pace.mean_step_s() / training.recipe.optim.batch_size / 3
 
 
 def _save(training: Training) -> checkpoint.Saved:
@@ -242,7 +243,8 @@ def _save(training: Training) -> checkpoint.Saved:
         "seed": training.recipe.optim.seed,
         "environment": machine.describe(training.device),
     }
-    saved = checkpoint.save(training.run.checkpoints, state.step, state.tensors(), facts)
+    variant = weights.variant_of(state.model)
+    saved = checkpoint.save(training.run.checkpoints, state.step, state.tensors(), facts, variant)
     if state.best is not None:
         write_json(training.run.path / "best.json", state.best)
     return saved
@@ -250,8 +252,9 @@ def _save(training: Training) -> checkpoint.Saved:
 
 def _rotated(training: Training) -> Iterator[Record]:
     best = training.state.best
-    for complaint in checkpoint.rotate(training.run.checkpoints, 2, best["step"] if best else None):
-        yield Record("note", training.state.step, {"text": complaint})
+    step = training.state.step
+    for complaint in checkpoint.rotate(training.run.checkpoints, step, 2, best["step"] if best else None):
+        yield Record("note", step, {"text": complaint})
 
 
 def _skipped(training: Training, outcome: Outcome) -> Record:
@@ -266,7 +269,7 @@ def _skipped(training: Training, outcome: Outcome) -> Record:
         "in_row": state.skipped_in_row,
     }
     scale = training.step.scaler.get_scale() if training.step.scaler.is_enabled() else None
-    searching = scale is not None and scale >= 1 and outcome.skipped.startswith("gradient")
+    searching = scale is not None and scale >= 1 and (outcome.skipped or "").startswith("gradient")
     if (state.skipped_in_row >= o.max_skips and not searching) or (scale is not None and scale < 1):
         images = f" Images: {', '.join(outcome.bad_keys[:4])}." if outcome.bad_keys else ""
         layer = (

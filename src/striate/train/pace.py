@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-from striate.train import budget
+import statistics
+from collections import deque
+
+# The first steps of a sitting are slow (kernels are chosen, memory is taken): they tell nothing about the others.
+_SETTLING_STEPS = 2
+# Steps that a plan is laid on, at least.
+_LEAST_STEPS = 5
+# Shares of a time budget at which the plan is laid anew in any case.
+_REPLAN_SHARES = (0.04, 0.08, 0.15, 0.25, 0.4, 0.55, 0.7, 0.8, 0.88, 0.94)
+# A plan that is this far off, as a share of what remains, is laid anew at once, but no sooner than _REPLAN_PAUSE after the last.
+_REPLAN_ERROR = 0.15
+_REPLAN_PAUSE = 0.04
 
 
 class Pace:
-    """Measured durations of this sitting: of steps, of waiting, of evaluations and saves."""
+    """Measured durations of this sitting, in seconds; what is not measured yet is guessed from the steps.
 
-    def __init__(self) -> None:
-        self.evaluation_s = 0.0
+    guessed_evaluation_steps: about how many steps an evaluation takes, until one is measured.
+    """
+
+    def __init__(self, guessed_evaluation_steps: float) -> None:
         self.save_s = 0.5
-        self.step_s = 0.0
+        self._evaluation_s: float | None = None
+        self._evaluation_steps = guessed_evaluation_steps
+        self._durations: deque[float] = deque(maxlen=200)
+        self._seen = 0
         self._images, self._seconds, self._waiting = 0, 0.0, 0.0
-        self._window_steps, self._window_s = 0, 0.0
-        self._replans: set[float] = set()
+        self._reached: set[float] = set()
+        self._planned_at_s = 0.0
+
+    # ------------------------------------------------ measuring
 
     def waited(self, duration_s: float) -> None:
         """Time that a step waited for its batch."""
@@ -24,9 +42,13 @@ class Pace:
         """A step with its batch took that long."""
         self._images += images
         self._seconds += duration_s
-        self._window_steps += 1
-        self._window_s += duration_s
-        self.step_s = duration_s if self.step_s == 0 else 0.9 * self.step_s + 0.1 * duration_s
+        self._seen += 1
+        if self._seen > _SETTLING_STEPS:
+            self._durations.append(duration_s)
+
+    def evaluated(self, duration_s: float) -> None:
+        """An evaluation of everything that is scored took that long."""
+        self._evaluation_s = duration_s
 
     def speed(self) -> dict[str, float]:
         """Images per second and the share of time spent waiting for data, since the last call."""
@@ -37,24 +59,43 @@ class Pace:
         self._images, self._seconds, self._waiting = 0, 0.0, 0.0
         return facts
 
+    # ------------------------------------------------ judging
+
+    @property
+    def step_s(self) -> float:
+        """Typical duration of a step with its data: the median of few, the mean of many without the extremes; 0 before any."""
+        if not self._durations:
+            return 0.0
+        middle = statistics.median(self._durations)
+        if len(self._durations) < 20:
+            return middle
+        return statistics.fmean(duration for duration in self._durations if duration <= 10 * middle)
+
+    @property
+    def evaluation_s(self) -> float:
+        """Duration of an evaluation."""
+        return self._evaluation_s if self._evaluation_s is not None else self._evaluation_steps * self.step_s
+
     def reserve_s(self) -> float:
         """What must be left of a sitting to finish a step and save, with a margin."""
-        return 1.0 + 2 * self.step_s + 2 * self.save_s
+        return 1.0 + 2 * max(self.step_s, self._durations[-1] if self._durations else 0.0) + 2 * self.save_s
 
-    def replan_due(self, limit_s: float | None, elapsed_s: float) -> bool:
-        """Whether the elapsed share of a time budget asks for a new plan (and so for a checkpoint)."""
-        if limit_s is None or self._window_steps < 3:
+    def plan_due(self, limit_s: float, elapsed_s: float, steps_left: int) -> bool:
+        """Whether a time budget asks for a new plan (and so for a checkpoint).
+
+        limit_s, elapsed_s: of the training. steps_left: by the plan in force.
+        """
+        if len(self._durations) < _LEAST_STEPS:
             return False
-        reached = {share for share in budget.REPLAN_SHARES if elapsed_s >= share * limit_s}
-        new = not reached <= self._replans
-        self._replans |= reached
-        return new
+        reached = {share for share in _REPLAN_SHARES if elapsed_s >= share * limit_s}
+        remaining_s = limit_s - elapsed_s - self.evaluation_s - self.save_s
+        is_off = abs(steps_left * self.step_s - remaining_s) > _REPLAN_ERROR * max(remaining_s, 0.0) + 0.02 * limit_s
+        has_paused = elapsed_s - self._planned_at_s >= _REPLAN_PAUSE * limit_s
+        if not (reached - self._reached or (is_off and has_paused and self._reached)):
+            return False
+        self._reached |= reached
+        return True
 
-    def mean_step_s(self) -> float:
-        """Seconds of one step with its data, over the steps since the window began; the recent ones before the first window."""
-        return self._window_s / self._window_steps if self._window_steps else self.step_s
-
-    def new_window(self) -> None:
-        """Begins to measure anew, once there is enough in the window to have planned with."""
-        if self._window_steps >= 20 or self._window_s > 5:
-            self._window_steps, self._window_s = 0, 0.0
+    def planned(self, elapsed_s: float) -> None:
+        """A plan was laid."""
+        self._planned_at_s = elapsed_s

@@ -42,6 +42,13 @@ def evaluation_due(training: Training, finished: bool, limit_s: float | None, cl
     return affordable and room
 
 
+def cost_steps(training: Training) -> float:
+    """About how many training steps one evaluation takes: a forward pass costs a third of a step for each image."""
+    networks = 2 if training.state.average is not None else 1
+    images = sum(len(one.index) * (networks if one.split == "val" else 1) for one in training.scored)
+    return images / training.recipe.optim.batch_size / 3
+
+
 def evaluate(training: Training, stop: Stop, pace: Pace) -> list[Record] | None:
     """Scores the validation set and the sample of training images; None when `stop` cut it short.
 

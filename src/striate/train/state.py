@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from striate.errors import CheckpointError, NonFiniteError
-from striate.run.checkpoint import Checkpoint, Tensors, load_weights
+from striate.models import weights
+from striate.run.checkpoint import Checkpoint, Tensors
 from striate.train import optim
 from striate.train.average import Average
 from striate.train.budget import Plan
@@ -70,10 +71,10 @@ class State:
             raise CheckpointError(
                 f"{where}: incomplete, these parts are missing: {', '.join(missing)}. Start beside it with --new."
             )
-        load_weights(self.model, saved.model, where)
+        weights.put(self.model, saved.model, where, saved.variant)
         optim.restore_state(self.model, self.optimizer, saved.optimizer, where)
         if self.average is not None and saved.ema is not None:
-            load_weights(self.average.model, saved.ema, where)
+            weights.put(self.average.model, saved.ema, where, saved.variant)
             self.average.updates = saved.state["ema_updates"]
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(saved.state["scaler"])

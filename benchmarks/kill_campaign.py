@@ -1,0 +1,480 @@
+"""Kills trainings with SIGKILL again and again, and compares their end with that of a training left alone.
+
+    python benchmarks/kill_campaign.py --kills 60 [--seed 0] [--keep DIR] [--write benchmarks/results/kill_campaign.json]
+
+Each sitting is a real `striate train` in a process group of its own, on JPEG files (a part of Tiny ImageNet where
+STRIATE_TEST_DATA names it, else rendered ones), with random crops and flips, dropout, AdamW, EMA, and two checkpoints
+a second. Kills fall at random moments of the training, into saves (as soon as a temporary folder is seen), and before
+the first step. The workers change from sitting to sitting. The kills are shared by two runs, one that decodes each
+image anew and one that keeps the pixels in memory. Both must end as the run that was never killed, in
+
+- every tensor of the last checkpoint (weights, BatchNorm's statistics, optimiser, EMA), by SHA-256,
+- its JSON state but for the elapsed time, and the records of steps and evaluations in the log,
+- the pixels of the training batch of every step, each time that the step was run, by hash: order and augmentation.
+
+Exit code 0 only when all of that is equal and no byte of a finished checkpoint was lost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import dataclasses
+import datetime
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+STEPS_PER_KILL = 40  # a run can then take all its kills before it is finished
+BATCH_SIZE = 16
+SAVE_EVERY_S = 0.5
+WORKERS = ("0", "2", "processes:2")
+SITTING_LIMIT_S = 300.0
+
+# Writes a hash of each training batch, with the step as BatchNorm's counter (a part of the checkpoint) has it.
+NETWORK = '''
+import hashlib
+import os
+
+import torch
+from torch import nn
+
+
+class Network(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.conv2 = nn.Conv2d(16, 32, 3, stride=2, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(32)
+        self.relu = nn.ReLU()
+        self.dropout = nn.Dropout(0.3)
+        self.fc1 = nn.Linear(32 * 8 * 8, 128)
+        self.fc2 = nn.Linear(128, num_classes)
+
+    def forward(self, images):
+        if self.training:
+            self.record(images)
+        x = self.relu(self.bn1(self.conv1(images)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        x = self.relu(self.fc1(self.dropout(x.flatten(1))))
+        return self.fc2(self.dropout(x))
+
+    def record(self, images):
+        digest = hashlib.blake2b(images.detach().contiguous().numpy().tobytes(), digest_size=16).hexdigest()
+        handle = os.open(os.environ["CAMPAIGN_BATCHES"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(handle, f"{int(self.bn1.num_batches_tracked):08d} {digest}\\n".encode())
+        os.close(handle)
+
+
+def network(num_classes):
+    return Network(num_classes)
+'''
+_LINE_BYTES = 8 + 1 + 32 + 1
+
+
+# ---------------------------------------------------------------- what is found
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One kill. aim: start, random or save. inside: what it fell into, by what it left behind.
+
+    step: steps that had begun. resumed: the step that the next sitting went on from.
+    lost_bytes: of finished checkpoints that the next sitting could not use.
+    """
+
+    run: str
+    aim: str
+    inside: str
+    workers: str
+    step: int
+    resumed: int
+    lost_bytes: int
+
+
+@dataclass
+class Result:
+    """What a campaign found. differences: what was not equal to the run left alone, in words; empty is good."""
+
+    kills: list[Kill] = field(default_factory=list)
+    differences: list[str] = field(default_factory=list)
+    steps: int = 0
+    batches_compared: int = 0
+    seconds: float = 0.0
+
+    @property
+    def lost_bytes(self) -> int:
+        """Bytes of finished checkpoints that were lost; must be 0."""
+        return sum(kill.lost_bytes for kill in self.kills)
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the ends are equal and nothing was lost."""
+        return not self.differences and self.lost_bytes == 0
+
+    def numbers(self) -> dict[str, Any]:
+        """The figures to report."""
+        replayed = [max(0, kill.step - kill.resumed) for kill in self.kills]
+        inside = [kill.inside for kill in self.kills]
+        return {
+            "kills": len(self.kills),
+            "kills_inside_a_save": inside.count("save"),
+            "kills_in_training": inside.count("training"),
+            "kills_before_the_first_step": inside.count("start"),
+            "steps": self.steps,
+            "steps_replayed_max": max(replayed, default=0),
+            "steps_replayed_mean": round(statistics.mean(replayed), 2) if replayed else 0.0,
+            "bytes_of_finished_checkpoints_lost": self.lost_bytes,
+            "batches_compared": self.batches_compared,
+            "equal": not self.differences,
+            "differences": self.differences,
+            "seconds": round(self.seconds, 1),
+        }
+
+
+# ---------------------------------------------------------------- one run, with its sittings
+
+
+@dataclass
+class Training:
+    """One run of the campaign: where it lies and how its next sitting is started."""
+
+    home: Path
+    data: Path
+    name: str
+    resident: str
+    steps: int
+    sittings: int = 0
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.home / "runs" / self.name
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where its checkpoints are."""
+        return self.folder / "checkpoints"
+
+    def batches_file(self, sitting: int) -> Path:
+        """Hashes of the training batches of one sitting."""
+        return self.home / f"{self.name}-{sitting}.batches"
+
+    def start(self, workers: str) -> subprocess.Popen[bytes]:
+        """Starts a sitting in a process group of its own."""
+        self.sittings += 1
+        command = [sys.executable, "-m", "striate", "train", str(self.data), "--recipe", "small"]
+        command += ["--model", "campaign_network:network", "--img-size", "32", "--data.shrink-px", "40"]
+        command += ["--data.normalise", "imagenet", "--data.resident", self.resident, "--precision", "fp32"]
+        command += ["--batch-size", str(BATCH_SIZE), "--steps", str(self.steps), "--optim.warmup-epochs", "0"]
+        command += ["--budget.save-every-s", str(SAVE_EVERY_S), "--budget.evaluate-epochs", "6", "--budget.log-every", "5"]
+        command += ["--out", str(self.home / "runs"), "--name", self.name, "--workers", workers, "--device", "cpu"]
+        source = Path(__file__).resolve().parent.parent / "src"
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(self.home), str(source), os.environ.get("PYTHONPATH")))),
+            "CAMPAIGN_BATCHES": str(self.batches_file(self.sittings)),
+            "STRIATE_CACHE": str(self.home / "cache"),
+            "OMP_NUM_THREADS": "1",
+        }
+        with open(self.home / f"{self.name}.out", "ab") as out:
+            return subprocess.Popen(command, stdout=out, stderr=out, env=environment, start_new_session=True)
+
+    def steps_begun(self) -> int:
+        """Steps that the sitting under way has begun, counted over all sittings; 0 before its first."""
+        try:
+            with open(self.batches_file(self.sittings), "rb") as file:
+                file.seek(-_LINE_BYTES, os.SEEK_END)
+                return int(file.read(8)) + 1
+        except OSError:
+            return 0
+
+    def finished_checkpoints(self) -> dict[int, int]:
+        """{step: bytes} of the checkpoints that lie there under their final name."""
+        found = {}
+        for name in self.names():
+            if match := re.fullmatch(r"step-(\d+)", name):
+                files = [path.stat().st_size for path in (self.checkpoints / name).iterdir()]
+                found[int(match[1])] = sum(files)
+        return found
+
+    def is_saving(self) -> bool:
+        """Whether a save is under way, or was cut short."""
+        return any(".tmp-" in name and not name.endswith("gone") for name in self.names())
+
+    def names(self) -> list[str]:
+        """What lies among the checkpoints."""
+        try:
+            return os.listdir(self.checkpoints)
+        except FileNotFoundError:
+            return []
+
+    def finish(self, workers: str) -> None:
+        """One sitting that is left alone. Raises RuntimeError unless it ends well."""
+        process = self.start(workers)
+        try:
+            code = process.wait(SITTING_LIMIT_S)
+        finally:
+            end(process)
+        if code != 0:
+            raise RuntimeError(f"{self.name}: a sitting ended with exit code {code}:\n{self.tail()}")
+
+    def tail(self) -> str:
+        """The last lines that the run printed."""
+        return "\n".join((self.home / f"{self.name}.out").read_text(errors="replace").splitlines()[-25:])
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL for the whole process group, and waits for it."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # nothing of it is left
+    process.wait()
+
+
+def sit_and_kill(training: Training, aim: str, workers: str, dice: random.Random, most_steps: int) -> Kill:
+    """One sitting, killed: some time after its start, some time after its first step, or in one of its saves.
+
+    most_steps: killed at once when it gets so far. The Kill lacks what only the next sitting can tell.
+    Raises RuntimeError when the sitting ends by itself.
+    """
+    after_start_s, after_step_s, after_seen_s = dice.uniform(0.5, 4.0), dice.uniform(0.0, 1.5), dice.uniform(0.0, 0.004)
+    saves = dice.randint(0, 1)
+    process = training.start(workers)
+    began, first_step_at, was_saving, begun = time.monotonic(), None, False, 0
+    try:
+        while True:
+            now = time.monotonic()
+            if process.poll() is not None:
+                raise RuntimeError(f"{training.name}: a sitting ended with {process.returncode} unasked:\n{training.tail()}")
+            if now - began > SITTING_LIMIT_S:
+                raise RuntimeError(f"{training.name}: a sitting takes too long:\n{training.tail()}")
+            begun = training.steps_begun()
+            if begun and first_step_at is None:
+                first_step_at = now
+            if aim == "start" and (now - began >= after_start_s or begun):
+                break
+            if aim == "prepare" and (training.folder / "classes.json").exists():
+                break
+            if aim == "random" and first_step_at is not None and now - first_step_at >= after_step_s:
+                break
+            is_saving = first_step_at is not None and training.is_saving()
+            if aim == "save" and is_saving:
+                if saves == 0:
+                    time.sleep(after_seen_s)
+                    break
+                saves -= not was_saving
+            was_saving = is_saving
+            if begun >= most_steps:
+                break
+            time.sleep(0.001 if is_saving or aim == "save" else 0.004)
+    finally:
+        end(process)
+    begun = training.steps_begun()
+    inside = "save" if training.is_saving() else ("training" if begun else "start")
+    return Kill(training.name, aim, inside, workers, begun, 0, 0)
+
+
+def chain(training: Training, kills: int, seed: int) -> list[Kill]:
+    """All sittings of one run: `kills` that are killed, and one to its end."""
+    dice = random.Random(f"{training.name} {seed}")
+    found: list[Kill] = []
+    before: dict[int, int] = {}
+    for number in range(kills):
+        aim = dice.choices(("start", "random", "save"), (1, 4, 4))[0]
+        if number == 0:
+            aim = "prepare" if training.resident == "no" else "save"
+        kill = sit_and_kill(training, aim, dice.choice(WORKERS), dice, (number + 1) * STEPS_PER_KILL)
+        _settle(training, found, before, kill)
+        found.append(kill)
+        before = training.finished_checkpoints()
+    training.finish(dice.choice(WORKERS))
+    _settle(training, found, before, None)
+    return found
+
+
+def _settle(training: Training, found: list[Kill], before: dict[int, int], now: Kill | None) -> None:
+    """Completes the last kill by what the sitting after it did: where it went on, and which checkpoints it passed over.
+
+    before: the finished checkpoints that the kill left. now: the kill that ended that sitting; one before the first
+    step says nothing, as the checkpoints are still those that were there.
+    """
+    if not found:
+        return
+    last = found[-1]
+    newest = max(before, default=0)
+    resumed = newest
+    lines = [line for line in _lines(training.batches_file(training.sittings))]
+    if lines:
+        resumed = lines[0][0]
+    elif now is not None:
+        before = {step: size for step, size in before.items() if step not in training.finished_checkpoints()}
+        newest, resumed = max(before, default=0), 0
+    lost = sum(size for step, size in before.items() if step > resumed) if newest > resumed else 0
+    begun = max((kill.step for kill in found), default=0) if last.step == 0 else last.step
+    resumed = resumed if lines else min(begun, max(training.finished_checkpoints(), default=0))
+    found[-1] = dataclasses.replace(last, step=begun, resumed=resumed, lost_bytes=lost)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """(step, hash) of each training batch that a sitting began, steps from 0."""
+    if path.exists():
+        for line in path.read_text().splitlines():
+            if len(line) == _LINE_BYTES - 1:
+                step, digest = line.split()
+                yield int(step), digest
+
+
+# ---------------------------------------------------------------- comparing
+
+
+def batches(training: Training) -> tuple[dict[int, str], int, list[str]]:
+    """The hash of each step's batch, how many were recorded in all, and the steps that were not the same each time."""
+    found: dict[int, str] = {}
+    count, differences = 0, []
+    for sitting in range(1, training.sittings + 1):
+        for step, digest in _lines(training.batches_file(sitting)):
+            count += 1
+            if found.setdefault(step, digest) != digest:
+                differences.append(f"{training.name}: step {step} of sitting {sitting} saw another batch than before")
+    return found, count, differences
+
+
+def compare(reference: Training, killed: Training) -> Iterator[str]:
+    """What differs at the end of two runs, in words."""
+    from striate.files import sha256_bytes
+    from striate.run import checkpoint
+    from striate.run.folder import Run
+
+    ends = []
+    for training in (reference, killed):
+        last = checkpoint.newest(training.checkpoints)[0]
+        assert last is not None
+        tensors = {
+            f"{part} {name}": sha256_bytes(tensor.contiguous().view(-1).numpy().tobytes())
+            for part, group in (("model", last.model), ("optimizer", last.optimizer), ("ema", last.ema or {}))
+            for name, tensor in group.items()
+        }
+        # The recipe's hash holds data.resident, in which the two may differ; the recipes are compared below.
+        state = {name: value for name, value in last.state.items() if name not in {"elapsed_s", "recipe"}}
+        records = [
+            {name: record[name] for name in ("kind", "step", "loss", "top1", "lr", "gradient_norm", "weights") if name in record}
+            for record in Run(training.folder).log()
+            if record["kind"] in {"step", "evaluation"}
+        ]
+        recipe = json.loads((training.folder / "recipe.json").read_text())
+        for part in (recipe, recipe["_typed"]["changes"], recipe["_typed"]["recipe"]):
+            part.get("data", {}).pop("resident", None)
+            part.pop("data.resident", None)
+        best = json.loads((training.folder / "best.json").read_text())
+        ends.append((last.step, tensors, state, records, recipe, best, batches(training)[0]))
+    words = ("last step", "tensor", "state", "log", "recipe", "best.json", "batch of step")
+    for what, ours, theirs in zip(words, *ends, strict=True):
+        if isinstance(ours, dict) and isinstance(theirs, dict):
+            for name in sorted({*ours, *theirs}, key=str):
+                if ours.get(name) != theirs.get(name):
+                    yield f"{killed.name}: {what} {name}"
+        elif ours != theirs:
+            yield f"{killed.name}: {what}"
+
+
+# ---------------------------------------------------------------- the campaign
+
+
+def write_images(folder: Path) -> str:
+    """A small set of JPEG files; returns what it is."""
+    named = os.environ.get("STRIATE_TEST_DATA")
+    real = Path(named or "") / "tiny-imagenet-200" / "train"
+    if named and real.is_dir():
+        for wnid in sorted(path.name for path in real.iterdir())[:8]:
+            for number in range(25):
+                place = folder / ("train" if number < 20 else "val") / wnid
+                place.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(real / wnid / "images" / f"{wnid}_{number}.JPEG", place / f"{wnid}_{number}.JPEG")
+        return "Tiny ImageNet, 8 classes, 160 training images"
+    from striate.data import synthetic
+
+    synthetic.make(folder, layout="tiny", classes=8, per_class=20, val_per_class=5)
+    return "rendered, laid out as Tiny ImageNet, 8 classes, 160 training images"
+
+
+def campaign(home: Path, kills: int, seed: int) -> Result:
+    """Runs one training that is left alone and two that share the kills, all at once, and compares their ends.
+
+    home: an empty folder. Raises RuntimeError when a sitting ends in another way than it should.
+    """
+    began = time.monotonic()
+    (home / "campaign_network.py").write_text(NETWORK)
+    data = home / "images"
+    write_images(data)
+    shares = (-(-kills // 2), kills // 2)
+    steps = (shares[0] + 1) * STEPS_PER_KILL
+    reference = Training(home, data, "reference", "no", steps)
+    killed = (Training(home, data, "streaming", "no", steps), Training(home, data, "resident", "yes", steps))
+    result = Result(steps=steps)
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        alone = pool.submit(reference.finish, "0")
+        chains = [pool.submit(chain, training, share, seed) for training, share in zip(killed, shares, strict=True)]
+        for one in chains:
+            result.kills += one.result()
+        alone.result()
+    for training in killed:
+        _, count, differences = batches(training)
+        result.batches_compared += count
+        result.differences += [*differences, *compare(reference, training)]
+    result.seconds = time.monotonic() - began
+    return result
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--kills", type=int, default=20, help="number of SIGKILLs, shared by two runs")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--keep", type=Path, help="an empty folder to work in, which then stays")
+    parser.add_argument("--write", type=Path, help="a JSON file for the result")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="kill-campaign-") as temporary:
+        home = given.keep or Path(temporary)
+        home.mkdir(parents=True, exist_ok=True)
+        result = campaign(home, given.kills, given.seed)
+        data = "Tiny ImageNet" if (home / "images" / "train").is_dir() and os.environ.get("STRIATE_TEST_DATA") else "rendered"
+    for kill in result.kills:
+        print(f"{kill.run:<10} aimed at {kill.aim:<8} fell into {kill.inside:<9} at step {kill.step:>5}, went on from {kill.resumed:>5}")
+    numbers = result.numbers()
+    for name, value in numbers.items():
+        print(f"{name.replace('_', ' ')}: {value}")
+    print("equal, nothing lost" if result.is_good else "NOT EQUAL, or something was lost")
+    if given.write:
+        import torch
+
+        from striate import machine
+
+        facts = {
+            "command": " ".join(["python", *sys.argv]),
+            "date": datetime.date.today().isoformat(),
+            "data": data,
+            "environment": machine.describe(torch.device("cpu")),
+            **numbers,
+            "each": [dataclasses.asdict(kill) for kill in result.kills],
+        }
+        given.write.parent.mkdir(parents=True, exist_ok=True)
+        given.write.write_text(json.dumps(facts, indent=2) + "\n")
+    return 0 if result.is_good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
