@@ -1,4 +1,4 @@
-"""The terminal display: a live table where there is a terminal, plain lines where there is none."""
+"""The terminal display: a live line where there is a terminal, plain lines where there is none."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
+from striate.errors import TO_BE_CONTINUED
 from striate.run.log import Record
 
 # Plain lines come at most this often, so that a log file of a long run stays readable.
@@ -31,9 +31,7 @@ class Display:
         self._now = now
         self._live: Live | None = None
         self._facts: dict[str, Any] = {}
-        self._scores: dict[str, dict[str, Any]] = {}
         self._last_line = -1e9
-        self._began = now()
 
     def __enter__(self) -> Display:
         if self._console.is_terminal and not self._quiet:
@@ -61,46 +59,16 @@ class Display:
     def show(self, record: Record) -> None:
         """Shows one record of the training."""
         values = record.values
-        if record.kind in {"start", "resume"}:
-            self._facts = {"total_steps": values.get("total_steps"), "steps_per_epoch": values["steps_per_epoch"]}
-            verb = "Training" if record.kind == "start" else f"Going on at step {record.step:,}:"
-            self.say(
-                f"{verb} {values['model']} ({values['parameters']:,} parameters) on {values['images']:,} images of {values['classes']} classes; "
-                f"{values['val_images']:,} to validate; {values['device']}, {values['precision']}, {values['threads']} threads, "
-                f"batch {values['batch_size']}, {values['steps_per_epoch']:,} steps per epoch"
-                + (
-                    f" ({values['dropped_per_epoch']} images of each epoch's order are left for the next)"
-                    if values["dropped_per_epoch"]
-                    else ""
-                )
-            )
-        elif record.kind == "note":
-            self.say(values["text"])
-        elif record.kind == "bad":
-            self.say(f"Bad image: {values['key']}: {values['reason']}")
-        elif record.kind == "skip":
-            self.say(
-                f"Step {record.step:,} skipped: {values['reason']}"
-                + (f", first in layer {values['first_bad_layer']}" if values["first_bad_layer"] else "")
-                + (f", images {', '.join(values['keys'])}" if values["keys"] else "")
-            )
-        elif record.kind == "evaluation":
-            self._scores[f"{values['split']} {values['weights']}"] = values
-            low, high = values["top1_interval"]
-            self.say(
-                f"epoch {values['epoch']:.2f}  {values['split']} ({values['weights']})  top-1 {values['top1']:.2%} "
-                f"({low:.2%} to {high:.2%})  top-5 {values['top5']:.2%}  loss {values['loss']:.4f}  "
-                f"{values['used']:,} of {values['expected']:,} images"
-            )
-        elif record.kind == "step":
-            self._facts |= values | {"step": record.step}
+        if record.kind == "step":
+            self._facts = values | {"step": record.step}
             if self._live is None and not self._quiet and self._due():
                 self.say(line(self._facts))
-        elif record.kind == "end":
-            if values["exit_code"] == 75:
-                self.say(f"Saved at step {record.step:,} ({values['reason']}). Run the same command again to go on.")
-        if self._live is not None and self._facts.get("step"):
-            self._live.update(self._table())
+        else:
+            text = sentence(record)
+            if text:
+                self.say(text)
+        if self._live is not None and self._facts:
+            self._live.update(Text(line(self._facts)))
 
     def _due(self) -> bool:
         if self._now() - self._last_line < LINE_EVERY_S:
@@ -108,11 +76,37 @@ class Display:
         self._last_line = self._now()
         return True
 
-    def _table(self) -> Table:
-        facts = self._facts
-        table = Table.grid(padding=(0, 2))
-        table.add_row(Text(line(facts)))
-        return table
+
+def sentence(record: Record) -> str | None:
+    """What a record that is no step says to people; None when it is for machines only."""
+    values = record.values
+    if record.kind in {"start", "resume"}:
+        verb = "Training" if record.kind == "start" else f"Going on at step {record.step:,}:"
+        left = values["dropped_per_epoch"]
+        return (
+            f"{verb} {values['model']} ({values['parameters']:,} parameters) on {values['images']:,} images of "
+            f"{values['classes']} classes, {values['val_images']:,} to validate; {values['device']}, {values['precision']}, "
+            f"{values['threads']} threads, batch {values['batch_size']}, {values['steps_per_epoch']:,} steps per epoch"
+            + (f" (the last short batch, {left} images, is dropped)" if left else "")
+        )
+    if record.kind == "note":
+        return str(values["text"])
+    if record.kind == "bad":
+        return f"Bad image: {values['key']}: {values['reason']}"
+    if record.kind == "skip":
+        layer = f", first in layer {values['first_bad_layer']}" if values["first_bad_layer"] else ""
+        images = f", images {', '.join(values['keys'])}" if values["keys"] else ""
+        return f"Step {record.step:,} skipped: {values['reason']}{layer}{images}"
+    if record.kind == "evaluation":
+        low, high = values["top1_interval"]
+        return (
+            f"epoch {values['epoch']:.2f}  {values['split']} ({values['weights']})  top-1 {values['top1']:.2%} "
+            f"({low:.2%} to {high:.2%})  top-5 {values['top5']:.2%}  loss {values['loss']:.4f}  "
+            f"{values['used']:,} of {values['expected']:,} images"
+        )
+    if record.kind == "end" and values["exit_code"] == TO_BE_CONTINUED:
+        return f"Saved at step {record.step:,} ({values['reason']}). Run the same command again to go on."
+    return None
 
 
 def line(facts: dict[str, Any]) -> str:

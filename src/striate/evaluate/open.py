@@ -132,7 +132,8 @@ def _evaluate(
     exact = machine.choose_precision(precision, where)
     if not (index.labels >= 0).any():
         raise DataError(
-            f"{index.root}: none of the {len(index):,} images has a label, so there is no score. `striate predict` names their classes."
+            f"{index.root}: none of the {len(index):,} images has a label, so there is no score. "
+            "`striate predict` names their classes."
         )
     class_map = network.classes.match(index.classes, subset=subset)
     model = network.model.to(where).to(memory_format=torch.channels_last)

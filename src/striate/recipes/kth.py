@@ -68,7 +68,7 @@ def kth_d() -> Recipe:
 
 
 def kth_e() -> Recipe:
-    """Model E: three layers of 4,096, batch normalisation, L2 0.001, mean subtracted, Adam 0.01, decay 1e-6, 60 epochs (section 4).
+    """Model E: three layers of 4,096, batch normalisation, L2 0.001, mean subtracted, Adam 0.01, 60 epochs (section 4).
 
     Published: 25 % top-1, 50 % top-5 (table 3). As published, not run here at full length.
     """

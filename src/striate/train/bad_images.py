@@ -29,10 +29,8 @@ def refuse(training: Training, bad: Sequence[tuple[str, str]], images: int, coun
             f"{training.train.root}: '{key}' cannot be used: {reason}{more}. Repair or remove it, or leave bad images out "
             "with --data.on-bad skip (they are counted in every report)."
         )
-    if count > data.bad_share * images:
+    if bad and count > data.bad_share * images:
         raise DataError(
-            f"{training.train.root}: {count} of {images} images cannot be read, more than --data.bad-share {data.bad_share} allows; "
-            f"the last: '{bad[-1][0]}', {bad[-1][1]}."
-            if bad
-            else f"{training.train.root}: too many bad images ({count})."
+            f"{training.train.root}: {count} of {images} images cannot be read, more than "
+            f"--data.bad-share {data.bad_share} allows; the last: {', '.join(f'{key} ({reason})' for key, reason in bad[-3:])}."
         )

@@ -175,7 +175,7 @@ def _resume(training: Training, total: int | None) -> None:
         write_json(training.run.path / "best.json", state.best)
     if total is not None and state.plan.total_steps != total:
         training.notes.append(
-            f"The schedule is laid anew over {total} steps instead of {state.plan.total_steps}; the run stands at step {state.step}."
+            f"The schedule is laid anew over {total} steps instead of {state.plan.total_steps}, from step {state.step} on."
         )
         warmup = min(round(training.recipe.optim.warmup_epochs * training.steps_per_epoch), total)
         state.plan = budget.first_plan(total, warmup)

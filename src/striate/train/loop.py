@@ -278,7 +278,8 @@ def _skipped(training: Training, outcome: Outcome) -> Record:
         raise NonFiniteError(
             f"Step {state.step}: {outcome.skipped}, for {state.skipped_in_row} steps in a row"
             + (f" (loss scale {scale:g})" if scale is not None else "")
-            + f".{layer}{images} Nothing of it was saved. Try a tenth of --lr, --optim.clip-norm 1, a longer --warmup-epochs, or --precision fp32."
+            + f".{layer}{images} Nothing of it was saved. "
+            "Try a tenth of --lr, --optim.clip-norm 1, a longer --warmup-epochs, or --precision fp32."
         )
     return Record("skip", state.step, facts)
 

@@ -89,6 +89,7 @@ class State:
             for name, tensor in floating.items():
                 if not bool(torch.isfinite(tensor).all()):
                     raise NonFiniteError(
-                        f"Step {self.step}: {part} '{name}' is not finite, so nothing was saved. The last checkpoint is the one before. "
+                        f"Step {self.step}: {part} '{name}' is not finite, so nothing was saved. "
+                        "The last checkpoint is the one before. "
                         "The learning rate is probably too high: try a tenth of --lr, or --optim.clip-norm 1."
                     )
