@@ -78,8 +78,15 @@ def strict(value: Any) -> Any:
 
 
 def to_json(value: Any, indent: int | None = 2) -> str:
-    """Strict JSON text (NaN and infinity become null), keys in the given order."""
-    return json.dumps(strict(value), indent=indent, allow_nan=False, ensure_ascii=False) + ("\n" if indent else "")
+    """Strict JSON text (NaN and infinity become null), keys in the given order.
+
+    Bytes of a file name that are not UTF-8 live in str as lone surrogates, which only JSON's escapes can carry.
+    """
+    plain = strict(value)
+    text = json.dumps(plain, indent=indent, allow_nan=False, ensure_ascii=False)
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        text = json.dumps(plain, indent=indent, allow_nan=False)
+    return text + ("\n" if indent else "")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -88,15 +95,23 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Reads a JSON file. Raises UserError naming the file and the line where it is broken."""
+    """Reads a strict JSON file. Raises UserError naming the file and the line where it is broken."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: not valid JSON (line {error.lineno}: {error.msg}).") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not valid JSON (not UTF-8 text).") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: not valid JSON (nested too deeply).") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error}).") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+def _no_number(word: str) -> Any:
+    raise ValueError(f"{word} is no number in JSON")
 
 
 def sha256_file(path: Path) -> str:

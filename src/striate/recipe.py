@@ -11,6 +11,7 @@ import dataclasses
 import json
 import math
 import re
+import sys
 import types
 import typing
 from dataclasses import dataclass, field, fields, replace
@@ -296,7 +297,10 @@ def _converted(value: Any, kind: type, name: str) -> Any:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """Whether it is a number that a float can hold (a file may say 1 with 400 zeros), not true or false."""
+    if isinstance(value, bool) or (isinstance(value, int) and abs(value) > sys.float_info.max):
+        return False
+    return isinstance(value, (int, float))
 
 
 def _type_words(hint: Any) -> str:
@@ -372,6 +376,8 @@ def _require(holds: bool, name: str, value: Any, wanted: str) -> None:
 def _numbers(value: Any) -> list[float]:
     if isinstance(value, tuple):
         return [part for part in value if isinstance(part, float)]
+    if isinstance(value, (dict, list)):
+        return [number for part in (value.values() if isinstance(value, dict) else value) for number in _numbers(part)]
     return [value] if isinstance(value, float) else []
 
 

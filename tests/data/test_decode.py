@@ -19,8 +19,6 @@ from typing import Any
 import numpy as np
 import pytest
 import simplejpeg
-import torch
-import torchvision
 from PIL import Image, ImageFile, ImageOps
 
 from striate.data import decode
@@ -80,16 +78,12 @@ def test_a_jpeg_that_stores_rgb_is_the_same_both_ways() -> None:
     np.testing.assert_array_equal(decode.decode(data, exif=False), by_pillow(data))
 
 
-def test_real_photographs_are_the_same_in_three_decoders(real_data: Path) -> None:
+def test_real_photographs_are_the_same_both_ways(real_data: Path) -> None:
     paths = sorted((real_data / "imagenet-samples").rglob("*.JPEG"))[::10]
     paths += sorted((real_data / "tiny-imagenet-200" / "val").rglob("*.JPEG"))[::100]
     for path in paths:
         data = decode.read(path)
-        ours = decode.decode(data, exif=False)
-        np.testing.assert_array_equal(ours, by_pillow(data), err_msg=str(path))
-        file = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        theirs = torchvision.io.decode_jpeg(file, torchvision.io.ImageReadMode.RGB)
-        np.testing.assert_array_equal(ours, theirs.permute(1, 2, 0).numpy(), err_msg=str(path))
+        np.testing.assert_array_equal(decode.decode(data, exif=False), by_pillow(data), err_msg=str(path))
 
 
 def test_what_only_the_lenient_decoder_accepts_is_counted() -> None:
@@ -145,7 +139,15 @@ def test_d02_truncated_progressive_and_cmyk_jpegs_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "word"),
-    [("TIFF", "TIFF"), ("PDF", "PDF"), ("EPS", "EPS"), ("JPEG2000", "JPEG 2000"), ("AVIF", "AVIF"), ("ICO", "ICO"), ("PPM", "Netpbm")],
+    [
+        ("TIFF", "TIFF"),
+        ("PDF", "PDF"),
+        ("EPS", "EPS"),
+        ("JPEG2000", "JPEG 2000"),
+        ("AVIF", "AVIF"),
+        ("ICO", "ICO"),
+        ("PPM", "Netpbm"),
+    ],
 )
 def test_d12_other_formats_are_named(kind: str, word: str) -> None:
     try:
@@ -422,12 +424,12 @@ def test_a_progressive_jpeg_of_endless_scans_is_refused() -> None:
 
 
 def test_metadata_bombs_never_reach_a_decoder() -> None:
-    text = zlib.compress(bytes(70 * 1024**2))
+    text = zlib.compress(bytes(4 * 1024**2))
     rows = b"\0" + bytes([1, 2, 3])
-    chunks = [(b"zTXt", b"Comment\0\0" + text), (b"iCCP", b"profile\0\0" + text), (b"acTL", b"bad")]
-    begin = time.monotonic()
-    assert decode.decode(png(1, 1, 8, 2, rows, *chunks), exif=True).tolist() == [[[1, 2, 3]]]
-    assert time.monotonic() - begin < 0.2
+    data = png(1, 1, 8, 2, rows, (b"zTXt", b"Comment\0\0" + text), (b"acTL", bytes(8)))
+    with pytest.raises(ValueError, match="too large"):
+        by_pillow(data)
+    assert decode.decode(data, exif=True).tolist() == [[[1, 2, 3]]]
 
 
 # ---------------------------------------------------------------- hostile bytes
@@ -531,16 +533,7 @@ def test_d26_odd_names_are_names(tmp_path: Path) -> None:
         assert decode.load(path, exif=False).shape == (8, 8, 3)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_d26_no_permission_is_a_reason(tmp_path: Path) -> None:
-    path = tmp_path / "secret.png"
-    path.write_bytes(b"x")
-    path.chmod(0)
-    with pytest.raises(BadImage, match="no permission"):
-        decode.read(path)
-
-
-def test_d26_no_permission_is_a_reason_for_root_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_d26_no_permission_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> int:
         raise PermissionError(errno.EACCES, "Permission denied")
 

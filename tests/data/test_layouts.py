@@ -166,7 +166,7 @@ def test_d15_class_folders_are_ordered_as_text_with_a_warning(tmp_path):
     class_folders(tmp_path / "numbers", ("1", "2", "10"))
     splits = open_data(tmp_path / "numbers")
     assert splits.train.classes.ids == ("1", "10", "2") and "are all numbers" in said(splits.notes)
-    class_folders(tmp_path / "padded", ("01", "02", "10"))
+    class_folders(tmp_path / "padded", ("01", "02", "10", "a-1", "a1", "a1b", "a10", "b2"))
     assert "ordered as text" not in said(open_data(tmp_path / "padded").notes)
 
 
@@ -306,6 +306,21 @@ def test_d26_a_folder_without_permission_is_a_usage_error(tmp_path, monkeypatch)
     assert caught.value.exit_code == 2
 
 
+def test_d26_a_folder_that_may_be_listed_and_not_entered(tmp_path, monkeypatch):
+    class_folders(tmp_path)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(UserError, match="no permission to read it"):
+        open_data(tmp_path)
+
+
+def test_images_beside_class_folders_are_counted(tmp_path):
+    class_folders(tmp_path, split="train/")
+    class_folders(tmp_path, split="val/")
+    put(tmp_path, "1.jpg", "val/2.jpg", "val/3.jpg", "train/.DS_Store")
+    notes = said(open_data(tmp_path).notes)
+    assert "ignored 1 images that lie in" in notes and "ignored 2 images" in notes and ".DS_Store 1" in notes
+
+
 def test_d28_nothing_is_written_into_the_data_folder(tmp_path):
     class_folders(tmp_path)
     before = {folder: (sorted(names), os.stat(folder).st_mtime_ns) for folder, _, names in os.walk(tmp_path)}
@@ -323,6 +338,10 @@ def test_a_path_that_does_not_exist_names_the_nearest(tmp_path):
     assert caught.value.exit_code == 2
     with pytest.raises(UserError, match="not a path"):
         open_data("a\0b")
+    with pytest.raises(UserError, match="No data named"):
+        open_data("")
+    with pytest.raises(UserError, match="not a path"):
+        open_data("~nobody-of-this-name/data")
     with pytest.raises(UserError, match="cannot be opened"):
         open_data(tmp_path / ("x" * 300))
 
@@ -445,6 +464,12 @@ def test_tiny_faults_of_training_folders(tiny_set):
         open_data(tiny_set)
     os.makedirs(tiny_set / "train/n04/images")
     with pytest.raises(DataError, match=r"1 class folders have no images: 'n04'"):
+        open_data(tiny_set)
+
+
+def test_d20_tiny_val_images_in_a_subfolder_have_no_label(tiny_set):
+    put(tiny_set, "val/images/sub/val_0.JPEG")
+    with pytest.raises(DataError, match="expected one label for each image"):
         open_data(tiny_set)
 
 
@@ -576,6 +601,12 @@ def test_d21_train_rows_only_bring_boxes(ilsvrc_set):
     assert "2 rows of LOC_train_solution.csv name images that are not there" in said(splits.notes) and "1 boxes" in said(
         splits.notes
     )
+
+
+def test_d20_two_images_of_one_id_are_refused(ilsvrc_set):
+    put(ilsvrc_set, "ILSVRC/Data/CLS-LOC/val/ILSVRC2012_val_00000002.png")
+    with pytest.raises(DataError, match=r"occur more than once: 'ILSVRC2012_val_00000002'"):
+        open_data(ilsvrc_set)
 
 
 @pytest.mark.parametrize("change", ["image lost", "row lost"])

@@ -106,3 +106,7 @@ def test_commands_are_quoted(tmp_path: Path, make_run: Callable[..., Path]) -> N
     commands = [command for _, command in sections.commands(gather(run))]
     assert commands[0].startswith("striate train 'my photos' --recipe small")
     assert f"striate evaluate '{run}'" in commands
+
+
+def test_steps_are_told_with_their_plan(run: Path) -> None:
+    assert ("Steps", "600 of 600") in sections.state(gather(run)).facts

@@ -290,6 +290,16 @@ class Gathering:
         self._sizes.append(size_bytes)
         self._mtimes.append(mtime_ns)
 
+    def extend(self, found: Sequence[tuple[bytes, int, int]], label: int) -> None:
+        """Several images of one label: (key, size in bytes, time of change in ns) of each."""
+        ends = itertools.accumulate((len(key) for key, _, _ in found), initial=len(self._blob))
+        next(ends)  # the start is the end of what was there
+        self._offsets.extend(ends)
+        self._blob += b"".join([key for key, _, _ in found])
+        self._labels.extend([label] * len(found))
+        self._sizes.extend([size for _, size, _ in found])
+        self._mtimes.extend([mtime for _, _, mtime in found])
+
     def keys_since(self, row: int) -> list[bytes]:
         """The keys that were added as number `row` and later."""
         ends = self._offsets[row:].tolist()

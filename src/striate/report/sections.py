@@ -105,11 +105,11 @@ def state(facts: Facts) -> State:
         words = {"done": "The training is done.", "saved": f"Saved, to be continued ({reason}). The same command goes on."}.get(
             kind, f"Stopped: {reason}."
         )
-    start, plan, step = log.last("start", "resume"), log.last("plan"), log.last("step", "evaluation", "end")
-    total = number(plan.get("total_steps"))
+    start, step = log.last("start", "resume"), log.last("step", "evaluation", "end")
+    total = next((count for line in reversed(log.lines) if (count := number(line.get("total_steps"))) is not None), None)
     rows = [
         ("Steps", (f"{step['step']:,.0f}" + (f" of {total:,.0f}" if total else "")) if step else ""),
-        ("Epochs", f"{log.place(step['step']):.4g}" if step and log.unit == "epochs" else ""),
+        ("Epochs", f"{log.place(step['step']):.3g}" if step and log.unit == "epochs" else ""),
         ("Training time", duration(number(log.last("end", "step").get("elapsed_s")))),
         ("Network", str(_group(facts, "model").get("name") or "")),
         ("Parameters", f"{value:,.0f}" if (value := number(start.get("parameters"))) is not None else ""),
@@ -411,16 +411,18 @@ def curves(facts: Facts) -> list[Chart]:
 def curve_notes(facts: Facts, drawn: Sequence[charts.Drawn]) -> list[str]:
     """What a reader must know to read the curves rightly."""
     log, notes = facts.history, []
-    if any(series.look == "train" and series.name for one in drawn for series in one.chart.series):
-        notes.append(
-            "“train batches”: augmented images, scored while the network learns from them; mean, with least and greatest shaded."
+    batches = [series for one in drawn for series in one.chart.series if series.look == "train" and series.name]
+    if batches:
+        shaded = (
+            "; mean, with least and greatest shaded" if any(np.isfinite(series.curve.low_N).any() for series in batches) else ""
         )
+        notes.append(f"“train batches”: augmented images, scored while the network learns from them{shaded}.")
     if log.of("evaluation", split="train-sample"):
         notes.append(
             "“train sample”: some training images, scored as the validation set is; its distance from “val” is overfitting."
         )
     smoothing = number(_group(facts, "loss").get("smoothing"))
-    if smoothing:
+    if smoothing and batches:
         notes.append(
             f"The training loss includes label smoothing ({smoothing:g}) and cannot be compared with the validation loss."
         )

@@ -62,8 +62,8 @@ class Run:
     @property
     def typed(self) -> Typed:
         """What the user asked for when the run was made."""
-        plain = read_json(self.path / "recipe.json").get("_typed")
-        if not isinstance(plain, dict):
+        plain = self._table("recipe.json").get("_typed")
+        if not isinstance(plain, dict) or not {"base", "changes", "recipe"} <= plain.keys():
             raise CheckpointError(f"{self.path / 'recipe.json'}: the part '_typed' is missing, so this run cannot be resumed.")
         return Typed(plain["base"], plain["changes"], recipes.from_plain(plain["recipe"], str(self.path / "recipe.json")))
 
@@ -75,26 +75,36 @@ class Run:
     @property
     def view(self) -> View:
         """How the network's pixels are made from a photo."""
-        return View.from_json(read_json(self.path / "view.json"))
+        return View.from_json(self._table("view.json"))
 
     @property
     def data(self) -> dict[str, Any]:
         """data.json: path, layout, notes, splits (images, root, fingerprint), expected and bad counts."""
-        plain = read_json(self.path / "data.json")
-        assert isinstance(plain, dict)
-        return plain
+        return self._table("data.json", "path", "splits")
 
     @property
     def best(self) -> dict[str, Any] | None:
         """best.json: step, top1, weights (raw or EMA), checkpoint name; None before the first evaluation."""
-        path = self.path / "best.json"
-        return read_json(path) if path.exists() else None
+        return self._table("best.json", "step", "checkpoint") if (self.path / "best.json").exists() else None
 
     @property
     def status(self) -> dict[str, Any]:
         """status.json: state (running, saved, done, failed), step, total_steps, reason."""
-        path = self.path / "status.json"
-        return read_json(path) if path.exists() else {"state": "new", "step": 0}
+        return (
+            self._table("status.json", "state", "step") if (self.path / "status.json").exists() else {"state": "new", "step": 0}
+        )
+
+    def _table(self, name: str, *needed: str) -> dict[str, Any]:
+        """A JSON file of the run. Raises CheckpointError when it is damaged or lacks one of the fields needed."""
+        try:
+            plain = read_json(self.path / name)
+        except UserError as error:
+            raise CheckpointError(str(error)) from error
+        if not isinstance(plain, dict) or not all(field in plain for field in needed):
+            raise CheckpointError(
+                f"{self.path / name}: damaged; expected a table" + (f" with {', '.join(needed)}." if needed else ".")
+            )
+        return plain
 
     def log(self) -> list[dict[str, Any]]:
         """The records that count (see `log.read`)."""

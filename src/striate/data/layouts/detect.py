@@ -6,7 +6,9 @@ train folder, plain class folders. What is none of these is an error that says w
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -15,7 +17,7 @@ from pathlib import Path
 from striate.data.index import Index
 from striate.data.layouts import folder, ilsvrc, listing, tiny
 from striate.data.layouts.splits import ALL, Found, SplitName, Splits, by_hash, expect_classes
-from striate.data.layouts.walk import Tally, extension, identity, is_junk, look, shown, unreadable
+from striate.data.layouts.walk import Tally, extension, identity, is_junk, look, reading, shown, unreadable
 from striate.errors import DataError, UserError, nearest
 
 BUILTIN = "builtin"
@@ -38,8 +40,9 @@ def open_data(data: str | Path, val_share: float = 0.1, seed_of_split: int = 0) 
     everything that is wrong with what lies there.
     """
     path = _place(data)
-    layout, reader = _detect(path)
-    found = reader(ALL)
+    with reading(path):
+        layout, reader = _detect(path)
+        found = reader(ALL)
     train, val, test = (found.indexes.get(split) for split in ("train", "val", "test"))
     if train is None or len(train) == 0:
         raise DataError(f"{path}: detected as {layout}, but it has no training images. {_seen(path)}")
@@ -71,13 +74,16 @@ def open_split(data: str | Path, split: SplitName | None = None, val_share: floa
     Raises like `open_data`, and DataError when the wanted split is not there.
     """
     path = _place(data)
-    part = _part_of(path) if split is None else None
-    if part is not None:
-        path, split = part
-    layout, reader = _detect(path, is_part=True)
-    found = reader({split} if split else {"val"})
+    with reading(path):
+        part = _part_of(path) if split is None else None
+        if part is not None:
+            path, split = part
+        layout, reader = _detect(path, is_part=True)
+        found = reader({split} if split else {"val"})
+        if split is None and "val" not in found.indexes:
+            found = reader({"train"})
+    index: Index | None
     if split is None and "val" not in found.indexes:
-        found = reader({"train"})
         index = found.indexes.get("train")
     elif split in {"train", "val"} and (split == "train" or "val" not in found.indexes):
         # Here the data may be split by hash, as a training would.
@@ -117,32 +123,42 @@ def _place(data: str | Path) -> Path:
         from striate.data import synthetic  # draws pictures: not needed by anyone who has their own
 
         return synthetic.builtin_folder()
-    path = Path(data).expanduser()
+    if not str(data):
+        raise UserError(f"No data named: expected a folder of images, a list (.csv, .jsonl), or '{BUILTIN}'.")
     try:
+        path = Path(os.path.abspath(Path(data).expanduser()))
         found = path.stat()
     except FileNotFoundError as error:
-        hint = ""
-        if path.parent.is_dir():
-            hint = nearest(path.name, [*os.listdir(path.parent), BUILTIN])
+        hint = nearest(path.name, [*_names_in(path.parent), BUILTIN])
         raise UserError(
             f"{shown(path)}: no such file or folder.{hint} Expected a folder of images, a list (.csv, .jsonl), or '{BUILTIN}'."
         ) from error
-    except (OSError, ValueError) as error:
-        if isinstance(error, ValueError):
-            raise UserError(f"{str(data)!r}: not a path ({error}).") from error
+    except (RuntimeError, ValueError) as error:  # no such user's home; a NUL character
+        raise UserError(f"{str(data)!r}: not a path ({error}).") from error
+    except OSError as error:
         raise UserError(
             f"{shown(path)}: cannot be opened ({os.strerror(error.errno or 0)}). Change its rights or its place."
         ) from error
-    is_folder = (found.st_mode & 0o170000) == 0o040000
+    is_folder = stat.S_ISDIR(found.st_mode)
+    if is_folder and not os.access(path, os.R_OK | os.X_OK):
+        raise unreadable(PermissionError(errno.EACCES, ""), path)
     if not is_folder and path.suffix.lower() not in listing.EXTENSIONS:
         archive = {".zip", ".tar", ".gz", ".xz", ".tgz", ".bz2", ".7z", ".rar"} & set(path.suffixes)
         way_out = (
             "Unpack it, and name the folder" if archive else "Name the folder of class folders, or a list file (.csv, .jsonl)"
         )
         raise UserError(f"{shown(path)}: a file, where a folder of images is expected. {way_out}.\n{KNOWN}")
-    if not is_folder and (found.st_mode & 0o170000) != 0o100000:
+    if not is_folder and not stat.S_ISREG(found.st_mode):
         raise UserError(f"{shown(path)}: named as a list, but it is no regular file.")
     return path
+
+
+def _names_in(folder: Path) -> list[str]:
+    """What a folder holds, as far as it may be read; for hints."""
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def _detect(path: Path, is_part: bool = False, look_below: bool = True) -> tuple[str, Reader]:

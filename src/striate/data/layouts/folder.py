@@ -13,7 +13,7 @@ from striate.classes import Classes, listed, ordered
 from striate.data.index import UNLABELLED, Boxes, Gathering, Index
 from striate.data.layouts import listing
 from striate.data.layouts.splits import Found, SplitName, expect_classes, expect_same, order_note
-from striate.data.layouts.walk import Tally, below, identity, look, shown
+from striate.data.layouts.walk import Listing, Tally, below, identity, look, shown
 from striate.errors import DataError
 
 NAME = "class folder"
@@ -44,38 +44,38 @@ def read(root: Path, wanted: Collection[SplitName]) -> Found:
     """The wanted splits of DIR/train, DIR/val and DIR/test; a test folder without class folders is unlabelled.
 
     Boxes come from DIR/boxes.csv where there is one.
-
     Raises DataError when classes are empty, too few, or differ between splits, or when val is a flat heap of images.
     """
     tally = Tally()
     top = look(root, tally, ancestors=())
     places = split_folders(top.folders)
-    extra = [name for name in top.folders if name not in places.values()]
-    notes = [] if not extra else [f"ignored folders beside the splits: {listed(map(os.fsdecode, extra), 5)}"]
-    if top.images:
-        notes.append(f"ignored {len(top.images):,} images that lie in {shown(root)} itself and belong to no split")
+    extra = [os.fsdecode(name) for name in top.folders if name not in places.values()]
+    notes = [f"ignored folders beside the splits: {listed(extra, 5)}"] if extra else []
+    notes += _loose(top, root)
 
     # All splits are matched to the classes of training, so its folder names are needed even where its images are not.
     classes = None
     if "train" in places:
-        classes = Classes(*_twice(_class_names(root, places["train"], Tally())))
-        expect_classes(classes, str(root / os.fsdecode(places["train"])))
+        folder = root / os.fsdecode(places["train"])
+        classes = _classes(_class_folders(root, folder, Tally()))
+        expect_classes(classes, str(folder))
         notes += order_note(classes)
     indexes: dict[SplitName, Index] = {}
     for split, place in places.items():
         if split not in wanted:
             continue
         folder = root / os.fsdecode(place)
-        names = _class_names(root, place, Tally())
-        if is_flat(folder) or names == [b"images"]:
+        listing_ = _class_folders(root, folder, tally)
+        if _is_heap(listing_):
             if split != "test":
                 raise DataError(flat_message(folder, split))
             indexes[split] = read_flat(root, place, split, NAME, classes or NO_CLASSES, tally)
             continue
-        ids = tuple(map(os.fsdecode, names))
-        if classes is not None and split != "train":
-            expect_same(classes, ids, str(folder))
-        indexes[split] = read_classes(root, place, split, NAME, classes or Classes(ids, ids), tally)
+        notes += _loose(listing_, folder)
+        own = _classes(listing_)
+        if classes is not None:
+            expect_same(classes, own.ids, str(folder))
+        indexes[split] = read_classes(root, place, split, NAME, classes or own, tally)
     indexes = _with_boxes(root, indexes, tally, notes)
     return Found(indexes, NAME, (*notes, *tally.notes()))
 
@@ -83,15 +83,35 @@ def read(root: Path, wanted: Collection[SplitName]) -> Found:
 def read_whole(root: Path, split: SplitName) -> Found:
     """All of DIR/class/*.jpg as one split. Raises DataError when a class folder is empty."""
     tally = Tally()
-    names = _class_names(root, b"", tally)
-    classes = Classes(*_twice(names))
+    top = _class_folders(root, root, tally)
+    classes = _classes(top)
+    notes = [*order_note(classes), *_loose(top, root)]
     indexes = {split: read_classes(root, b"", split, NAME, classes, tally)}
-    loose = look(root, Tally(), ancestors=()).images
-    notes = list(order_note(classes))
-    if loose:
-        notes.append(f"ignored {len(loose):,} images that lie in {shown(root)} itself and belong to no class")
     indexes = _with_boxes(root, indexes, tally, notes)
     return Found(indexes, NAME, (*notes, *tally.notes()))
+
+
+def _class_folders(root: Path, folder: Path, tally: Tally) -> Listing:
+    """What a split's folder holds; a link back to a folder above is no class."""
+    return look(folder, tally, ancestors=(identity(root), identity(folder)))
+
+
+def _classes(listing_: Listing) -> Classes:
+    """Classes that are called as their folders are."""
+    ids = ordered(map(os.fsdecode, listing_.folders), "text")
+    return Classes(ids, ids)
+
+
+def _loose(listing_: Listing, folder: Path) -> list[str]:
+    """The note about images that lie beside the folders they belong into."""
+    if not listing_.images:
+        return []
+    return [f"ignored {len(listing_.images):,} images that lie in {shown(folder)} itself and so belong to no class"]
+
+
+def _is_heap(listing_: Listing) -> bool:
+    """Whether a split's folder holds images without class folders, itself or in one folder called images."""
+    return (bool(listing_.images) and not listing_.folders) or listing_.folders == [b"images"]
 
 
 def _with_boxes(root: Path, indexes: dict[SplitName, Index], tally: Tally, notes: list[str]) -> dict[SplitName, Index]:
@@ -113,18 +133,6 @@ def _with_boxes(root: Path, indexes: dict[SplitName, Index], tally: Tally, notes
     return boxed
 
 
-def _twice(names: list[bytes]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Ids and names of classes that are called as their folders are."""
-    ids = ordered(map(os.fsdecode, names), "text")
-    return ids, ids
-
-
-def _class_names(root: Path, place: bytes, tally: Tally) -> list[bytes]:
-    """The class folders in a split's folder; a link back to a folder above is none."""
-    folder = os.path.join(os.fsencode(root), place) if place else os.fsencode(root)
-    return look(folder, tally, ancestors=(identity(root), identity(folder))).folders
-
-
 def read_classes(root: Path, place: bytes, split: SplitName, layout: str, classes: Classes, tally: Tally) -> Index:
     """All images of a split's class folders, by class and then by path.
 
@@ -135,8 +143,7 @@ def read_classes(root: Path, place: bytes, split: SplitName, layout: str, classe
     for label, name in enumerate(classes.ids):
         where = b"/".join(part for part in (place, os.fsencode(name)) if part)
         found = below(os.path.join(start, where), where + b"/", tally)
-        for key, size, mtime in found:
-            gathering.add(key, label, size, mtime)
+        gathering.extend(found, label)
         if not found:
             empty.append(name)
     if empty:
@@ -158,9 +165,8 @@ def read_flat(root: Path, place: bytes, split: SplitName, layout: str, classes: 
 
 
 def is_flat(folder: Path) -> bool:
-    """Whether a folder holds images itself and no folders of images."""
-    listing = look(folder, Tally(), ancestors=(identity(folder),))
-    return bool(listing.images) and not listing.folders
+    """Whether a split's folder holds images without class folders."""
+    return _is_heap(_class_folders(folder, folder, Tally()))
 
 
 def flat_message(folder: Path, split: str) -> str:

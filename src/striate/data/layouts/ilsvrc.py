@@ -87,7 +87,7 @@ def read(place: Place, wanted: Collection[SplitName]) -> Found:
     """
     tally, notes = Tally(), list[str]()
     root = place.images
-    classes = _classes(place, notes)
+    classes = _classes(place, tally, notes)
     indexes: dict[SplitName, Index] = {}
     if "train" in wanted and (root / "train").is_dir():
         train = folder.read_classes(root, b"train", "train", NAME, classes, tally)
@@ -110,7 +110,7 @@ def read(place: Place, wanted: Collection[SplitName]) -> Found:
 # ---------------------------------------------------------------- classes
 
 
-def _classes(place: Place, notes: list[str]) -> Classes:
+def _classes(place: Place, tally: Tally, notes: list[str]) -> Classes:
     """Classes are the training folders; names come from LOC_synset_mapping.txt (up to the first comma)."""
     names: dict[str, str] = {}
     mapping = place.tables / NAMES_TABLE
@@ -124,7 +124,7 @@ def _classes(place: Place, notes: list[str]) -> Classes:
             if wnid:
                 names[wnid] = words.split(",")[0].strip()
     if (place.images / "train").is_dir():
-        folders = look(place.images / "train", Tally(), ancestors=(identity(place.images),)).folders
+        folders = look(place.images / "train", tally, ancestors=(identity(place.images),)).folders
         ids = ordered(map(os.fsdecode, folders), "text")
     elif names:
         ids = ordered(names, "text")

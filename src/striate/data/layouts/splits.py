@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,9 @@ def expect_same(train: Classes, other_ids: tuple[str, ...], where: str, lacking_
 
 def expect_one_label_each(where: Path, source: str, names: list[bytes], labelled: Collection[bytes]) -> None:
     """Raises DataError unless images and labels are the same names: joined by position, one lost file would shift all labels."""
+    if len(set(names)) != len(names):
+        twice = [os.fsdecode(name) for name, count in Counter(names).items() if count > 1]
+        raise DataError(f"{where}: labels are joined by file name, and these names occur more than once: {listed(twice, 5)}.")
     unlabelled = [os.fsdecode(name) for name in names if name not in labelled]
     missing = [os.fsdecode(name) for name in sorted(set(labelled) - set(names))]
     if unlabelled or missing:
@@ -114,14 +118,17 @@ def expect_one_label_each(where: Path, source: str, names: list[bytes], labelled
 
 def order_note(classes: Classes) -> tuple[str, ...]:
     """The warning where the text order of ids is not the order that their numbers suggest; else nothing."""
-    natural = sorted(
-        classes.ids, key=lambda name: [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
-    )
-    if tuple(natural) == classes.ids:
+    last_of: dict[str, tuple[str, list[int]]] = {}  # ids alike but for their numbers, in text order
+    for later in classes.ids:
+        numbers = [int(number) for number in re.findall(r"\d+", later)]
+        earlier, smaller = last_of.get(re.sub(r"\d+", "0", later), (later, numbers))
+        if numbers < smaller:
+            break
+        last_of[re.sub(r"\d+", "0", later)] = (later, numbers)
+    else:
         return ()
-    first = next(k for k, name in enumerate(natural) if name != classes.ids[k])
     kind = "are all numbers, and are" if all(name.isdecimal() for name in classes.ids) else "are"
     return (
-        f"class folders {kind} ordered as text, so that {classes.ids[first]!r} comes before {natural[first]!r}: an index from "
+        f"class folders {kind} ordered as text, so that {earlier!r} comes before {later!r}: an index from "
         "a tool that sorts them as numbers means another class; match by id",
     )

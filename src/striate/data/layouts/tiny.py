@@ -31,14 +31,14 @@ def read(root: Path, wanted: Collection[SplitName]) -> Found:
     Raises DataError when wnids.txt and the folders disagree, or when a validation image has no label or a label no image.
     """
     tally, notes = Tally(), list[str]()
-    classes = _classes(root, notes)
+    classes = _classes(root, tally, notes)
     indexes: dict[SplitName, Index] = {}
     if "train" in wanted and (root / "train").is_dir():
         indexes["train"] = _train(root, classes, tally, notes)
     if "val" in wanted and (root / "val").is_dir():
         if (root / ANNOTATIONS).is_file():
             indexes["val"] = _val(root, classes, tally, notes)
-        elif folder.is_flat(root / "val") or (root / "val" / "images").is_dir():
+        elif folder.is_flat(root / "val"):
             raise DataError(folder.flat_message(root / "val", "val"))
         else:  # sorted into class folders by one of the scripts that go around
             names = look(root / "val", Tally(), ancestors=(identity(root),)).folders
@@ -49,13 +49,13 @@ def read(root: Path, wanted: Collection[SplitName]) -> Found:
     return Found(indexes, NAME, (*notes, *tally.notes()))
 
 
-def _classes(root: Path, notes: list[str]) -> Classes:
+def _classes(root: Path, tally: Tally, notes: list[str]) -> Classes:
     """Classes from the training folders, whatever the order of wnids.txt; names from words.txt."""
     listed_ids = (
         {line.strip() for line in _lines(root / "wnids.txt") if line.strip()} if (root / "wnids.txt").is_file() else set[str]()
     )
     if (root / "train").is_dir():
-        found = {os.fsdecode(name) for name in look(root / "train", Tally(), ancestors=(identity(root),)).folders}
+        found = {os.fsdecode(name) for name in look(root / "train", tally, ancestors=(identity(root),)).folders}
     else:
         found = listed_ids or {fields[1] for _, fields in _rows(root / ANNOTATIONS, 2)}
     if listed_ids and listed_ids != found:
@@ -87,8 +87,7 @@ def _train(root: Path, classes: Classes, tally: Tally, notes: list[str]) -> Inde
         prefix = b"train/" + os.fsencode(wnid) + b"/" + inside
         first = len(gathering)
         # Only the box file lies beside images/, so what is in the class folder itself needs no count.
-        for key, size, mtime in below(os.fsencode(root) + b"/" + prefix.rstrip(b"/"), prefix, tally):
-            gathering.add(key, label, size, mtime)
+        gathering.extend(below(os.fsencode(root) + b"/" + prefix.rstrip(b"/"), prefix, tally), label)
         if len(gathering) == first:
             empty.append(wnid)
         boxes_file = place / f"{wnid}_boxes.txt"

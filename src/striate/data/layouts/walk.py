@@ -6,10 +6,12 @@ named pipe called x.jpg cannot stop us; each image costs one `stat`.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -207,6 +209,15 @@ def below(folder: bytes, prefix: bytes, tally: Tally) -> list[Found]:
     if top.folders:
         found.sort()
     return found
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Within the block an OSError (a folder that may be listed and not entered, a disk that fails) becomes an error with words."""
+    try:
+        yield
+    except OSError as error:
+        raise unreadable(error, error.filename or path) from error
 
 
 def unreadable(error: OSError, path: bytes | str | Path) -> UserError | DataError:

@@ -1,0 +1,479 @@
+"""Batches are a pure function of the step, whoever makes them; trouble is named and nobody waits for ever."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from striate.classes import Classes
+from striate.data import augment, crew, decode, loader, order, resident, views
+from striate.data.augment import Augmentation
+from striate.data.index import Gathering, Index
+from striate.data.loader import Batch, Source, Streaming, Workers, ordered_batches, train_batches
+from striate.data.resident import Prepare
+from striate.errors import DataError, ResourceError, UserError
+from striate.view import View
+
+VIEW = View(16, "crop", 20, "bilinear", False, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+RANDOM = Augmentation("random-resized", (0.2, 1.0), (3 / 4, 4 / 3), 0, 0.5, 16, "bilinear", "crop")
+PLAIN = Augmentation("resize", (1.0, 1.0), (1.0, 1.0), 0, 0.5, 16, "bilinear", "crop")
+SHIFT = Augmentation("shift", (1.0, 1.0), (1.0, 1.0), 3, 0.5, 16, "bilinear", "crop")
+HERE, ONE, TWO = Workers("threads", 0), Workers("threads", 1), Workers("threads", 2)
+APART = Workers("processes", 2)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STRIATE_CACHE", str(tmp_path / "cache"))
+
+
+def made(folder: Path, count: int = 23, bad: tuple[int, ...] = (), side: int | None = None) -> Index:
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    gathering = Gathering()
+    for number in range(count):
+        width, height = (side, side) if side else rng.integers(18, 60, 2).tolist()
+        path = folder / f"{number:03}.png"
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(path)
+        if number in bad:
+            path.write_bytes(path.read_bytes()[:100])
+        facts = path.stat()
+        gathering.add(path.name.encode(), number % 3, facts.st_size, facts.st_mtime_ns)
+    return gathering.index(folder, "train", "class folder", Classes(("a", "b", "c"), ("a", "b", "c")))
+
+
+def taken(
+    source: Source, index: Index, workers: Workers, augmentation: Augmentation = RANDOM, first: int = 0, last: int = 9
+) -> list[Batch]:
+    return list(train_batches(source, index, augmentation, 5, 5, first, last, workers))
+
+
+def assert_equal(ours: list[Batch], theirs: list[Batch]) -> None:
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.equal(a.images, b.images)
+        assert torch.equal(a.labels, b.labels)
+        assert torch.equal(a.indices, b.indices)
+        assert a.keys == b.keys
+        assert a.bad == b.bad
+
+
+def hands() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("loader")]
+
+
+# ---------------------------------------------------------------- what is in a batch
+
+
+def test_a_training_batch_by_hand(tmp_path: Path) -> None:
+    index = made(tmp_path / "photos")
+    for step, batch in enumerate(taken(Streaming(index, False), index, ONE)):
+        epoch, rows = order.batch_indices(5, step, 23, 5)
+        np.testing.assert_array_equal(batch.indices.numpy(), rows)
+        np.testing.assert_array_equal(batch.labels.numpy(), index.labels[rows])
+        assert batch.keys == tuple(index.keys[int(row)] for row in rows)
+        assert batch.bad == ()
+        assert batch.images.dtype == torch.uint8
+        assert batch.labels.dtype == batch.indices.dtype == torch.int64
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
+        for position, row in enumerate(rows):
+            uniforms = augment.draw(5, epoch, np.array([row]))[0]
+            expected = augment.apply(decode.load(index.path(int(row)), False), RANDOM, uniforms)[0]
+            np.testing.assert_array_equal(batch.images[position].permute(1, 2, 0).numpy(), expected)
+
+
+@pytest.mark.parametrize("augmentation", [RANDOM, PLAIN, SHIFT])
+def test_t13_batches_do_not_depend_on_who_makes_them(augmentation: Augmentation, tmp_path: Path) -> None:
+    index = made(tmp_path / "photos", bad=(3, 11))
+    expected = taken(Streaming(index, False), index, HERE, augmentation)
+    stored = resident.build(index, Prepare(False, 0), 1, None, None)
+    for source in (Streaming(index, False), stored):
+        for workers in (HERE, ONE, TWO):
+            assert_equal(taken(source, index, workers, augmentation), expected)
+    if augmentation is RANDOM:
+        assert_equal(taken(Streaming(index, False), index, APART, augmentation), expected)
+
+
+def test_t13_epochs_differ(tmp_path: Path) -> None:
+    index = made(tmp_path / "photos", 20)
+    batches = taken(Streaming(index, False), index, ONE, last=8)
+    epochs = [
+        {int(row): image for batch in part for row, image in zip(batch.indices, batch.images, strict=True)}
+        for part in (batches[:4], batches[4:])
+    ]
+    assert set(epochs[0]) == set(epochs[1]) == set(range(20))
+    assert sum(torch.equal(epochs[0][row], epochs[1][row]) for row in range(20)) <= 1
+
+
+def test_any_step_may_be_the_first(tmp_path: Path) -> None:
+    index = made(tmp_path / "photos")
+    source = Streaming(index, False)
+    assert_equal(taken(source, index, TWO, first=6), taken(source, index, TWO)[6:])
+    assert taken(source, index, TWO, first=9) == []
+
+
+def test_without_a_last_step_it_does_not_end(tmp_path: Path) -> None:
+    index = made(tmp_path / "photos")
+    batches = train_batches(Streaming(index, False), index, RANDOM, 5, 5, 0, None, TWO)
+    assert [len(next(batches)) for _ in range(30)] == [5] * 30
+    batches.close()
+    assert not hands()
+
+
+@pytest.mark.parametrize("augmentation", [PLAIN, SHIFT, RANDOM])
+def test_a_set_of_the_networks_size_takes_the_short_way_to_the_same_pixels(augmentation: Augmentation, tmp_path: Path) -> None:
+    index = made(tmp_path / "photos", side=16)
+    stored = resident.build(index, Prepare(False, 0), 1, None, None)
+    assert stored.all_of(16) is not None
+    expected = taken(Streaming(index, False), index, HERE, augmentation)
+    assert_equal(taken(stored, index, HERE, augmentation), expected)
+    assert_equal(taken(stored, index, TWO, augmentation), expected)
+
+
+def test_evaluation_sees_every_image_once_in_order(tmp_path: Path) -> None:
+    index = made(tmp_path / "photos")
+    source = Streaming(index, False)
+    batches = list(ordered_batches(source, index, VIEW, None, 5, TWO))
+    assert [len(batch) for batch in batches] == [5, 5, 5, 5, 3]
+    assert [key for batch in batches for key in batch.keys] == list(index.keys)
+    for batch in batches:
+        for row, image in zip(batch.indices.tolist(), batch.images, strict=True):
+            expected = views.apply(decode.load(index.path(row), False), VIEW)
+            np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), expected)
+    assert_equal(list(ordered_batches(source, index, VIEW, None, 5, HERE)), batches)
+    assert_equal(list(ordered_batches(resident.build(index, VIEW, 1), index, VIEW, None, 5, ONE)), batches)
+    assert_equal(list(ordered_batches(resident.build(index, Prepare(False, 0), 1), index, VIEW, None, 5, ONE)), batches)
+    assert_equal(list(ordered_batches(source, index, VIEW, np.array([22, 3]), 5, APART)), [
+        loader.Batch(
+            torch.stack([batches[4].images[2], batches[0].images[3]]).contiguous(memory_format=torch.channels_last),
+            torch.tensor([22 % 3, 0]),
+            torch.tensor([22, 3]),
+            ("022.png", "003.png"),
+            (),
+        )
+    ])  # fmt: skip
+    assert list(ordered_batches(source, index, VIEW, np.array([], dtype=np.int64), 5, ONE)) == []
+
+
+def test_e07_train_and_evaluation_share_their_pixels(tmp_path: Path) -> None:
+    index = made(tmp_path / "photos")
+    still = Augmentation("shift", (1.0, 1.0), (1.0, 1.0), 0, 0.0, 16, "bilinear", "crop")
+    view = View(16, "crop", 16, "bilinear", False, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    evaluated = {}
+    for batch in ordered_batches(Streaming(index, False), index, view, None, 7, ONE):
+        evaluated |= dict(zip(batch.keys, batch.images, strict=True))
+    for batch in taken(Streaming(index, False), index, ONE, still):
+        for key, image in zip(batch.keys, batch.images, strict=True):
+            assert torch.equal(image, evaluated[key])
+
+
+def test_a_source_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    index = made(tmp_path / "photos")
+    with pytest.raises(ValueError, match="exif"):
+        next(ordered_batches(Streaming(index, True), index, VIEW, None, 5, HERE))
+    other = View(16, "squash", 16, "bilinear", False, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    with pytest.raises(ValueError, match="another view"):
+        next(ordered_batches(resident.build(index, other, 0), index, VIEW, None, 5, HERE))
+    with pytest.raises(ValueError, match="same index"):
+        next(ordered_batches(Streaming(index.select(np.arange(5)), False), index, VIEW, None, 5, HERE))
+    with pytest.raises(UserError, match="batch-size"):
+        train_batches(Streaming(index, False), index, RANDOM, 5, 24, 0, 1, HERE)
+
+
+# ---------------------------------------------------------------- bad images
+
+
+def test_d01_a_bad_image_is_dropped_and_listed(tmp_path: Path) -> None:
+    index = made(tmp_path / "photos", bad=(3, 4, 22))
+    batches = list(ordered_batches(Streaming(index, False), index, VIEW, None, 5, TWO))
+    assert [len(batch) for batch in batches] == [3, 5, 5, 5, 2]
+    assert [key for batch in batches for key, _ in batch.bad] == ["003.png", "004.png", "022.png"]
+    for batch in batches:
+        assert all(reason for _, reason in batch.bad)
+        assert len(batch.images) == len(batch.labels) == len(batch.indices) == len(batch.keys)
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
+        assert not {key for key, _ in batch.bad} & set(batch.keys)
+
+
+def test_d01_a_batch_of_bad_images_only(tmp_path: Path) -> None:
+    index = made(tmp_path / "photos", 5, bad=(0, 1, 2, 3, 4))
+    (batch,) = ordered_batches(Streaming(index, False), index, VIEW, None, 5, ONE)
+    assert batch.images.shape == (0, 3, 16, 16)
+    assert len(batch.bad) == 5
+
+
+def test_d27_a_file_that_vanishes_in_an_epoch(tmp_path: Path) -> None:
+    index = made(tmp_path / "photos")
+    batches = ordered_batches(Streaming(index, False), index, VIEW, None, 5, HERE)
+    next(batches)
+    index.path(7).unlink()
+    assert next(batches).bad == (("007.png", "no such file (vanished, or a dangling link)"),)
+
+
+def test_d11_a_strip_is_a_bad_image(tmp_path: Path) -> None:
+    index = made(tmp_path / "photos", 5)
+    Image.new("RGB", (1, 65_000)).save(index.path(2))
+    view = View(224, "crop", 400, "bilinear", False, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    (batch,) = ordered_batches(Streaming(index, False), index, view, None, 5, ONE)
+    assert [key for key, _ in batch.bad] == ["002.png"]
+
+
+# ---------------------------------------------------------------- trouble, threads
+
+_TROUBLE = """
+import os, signal, time
+from striate.data.decode import BadImage
+from striate.data.loader import Streaming
+
+class Odd(Exception):
+    def __init__(self, first, second):
+        super().__init__(f"odd {first} {second}")
+
+class Hangs(Streaming):
+    def image(self, i):
+        if i == 7:
+            time.sleep(1000)
+        return super().image(i)
+
+class Raises(Streaming):
+    def image(self, i):
+        if i == 7:
+            raise Odd("text", i)
+        return super().image(i)
+
+class Dies(Streaming):
+    def image(self, i):
+        if i == 7:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().image(i)
+
+class Exhausts(Streaming):
+    def image(self, i):
+        raise MemoryError
+"""
+
+
+@pytest.fixture
+def trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Index], Streaming]:
+    """Sources that misbehave at row 7; in a module that worker processes can import."""
+    (tmp_path / "striate_trouble.py").write_text(_TROUBLE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "striate_trouble", raising=False)
+
+    def source(name: str, index: Index) -> Streaming:
+        import striate_trouble  # type: ignore[import-not-found]
+
+        chosen: Streaming = getattr(striate_trouble, name)(index, False)
+        return chosen
+
+    return source
+
+
+def test_t10_a_hanging_thread_is_named(trouble: Callable[[str, Index], Streaming], tmp_path: Path) -> None:
+    index = made(tmp_path / "photos")
+    batches = ordered_batches(trouble("Hangs", index), index, VIEW, None, 5, ONE, timeout_s=0.3)
+    assert len(next(batches)) == 5
+    begin = time.monotonic()
+    with pytest.raises(ResourceError, match=r"no image was finished for 0\.3 s while reading '.*007\.png'"):
+        next(batches)
+    assert time.monotonic() - begin < 5
+
+
+@pytest.mark.parametrize("workers", [HERE, TWO])
+def test_t12_an_odd_exception_keeps_its_text_and_names_the_file(
+    workers: Workers, trouble: Callable[[str, Index], Streaming], tmp_path: Path
+) -> None:
+    index = made(tmp_path / "photos")
+    with pytest.raises(DataError, match=r"007\.png.*Odd: odd text 7"):
+        list(ordered_batches(trouble("Raises", index), index, VIEW, None, 5, workers))
+    assert not hands()
+
+
+def test_memory_that_ends_is_a_resource(trouble: Callable[[str, Index], Streaming], tmp_path: Path) -> None:
+    index = made(tmp_path / "photos")
+    with pytest.raises(ResourceError, match="batch-size"):
+        next(ordered_batches(trouble("Exhausts", index), index, VIEW, None, 5, ONE))
+
+
+def test_slow_is_not_hanging() -> None:
+    def work(job: int, note: crew.Note) -> int:
+        time.sleep(0.15)
+        return job
+
+    assert list(crew.threads_in_order(work, iter(range(6)), 3, 6, timeout_s=0.4)) == list(range(6))
+
+
+@pytest.mark.parametrize("end", ["close", "raise", "forget"])
+def test_threads_end_with_their_generator(end: str, tmp_path: Path) -> None:
+    index = made(tmp_path / "photos")
+    batches = train_batches(Streaming(index, False), index, RANDOM, 5, 5, 0, None, TWO)
+    next(batches)
+    assert len(hands()) == 2
+    if end == "close":
+        batches.close()
+    elif end == "raise":
+        with pytest.raises(KeyboardInterrupt):
+            batches.throw(KeyboardInterrupt)
+    else:
+        del batches
+    assert not hands()
+
+
+def test_the_look_ahead_is_bounded(tmp_path: Path) -> None:
+    index = made(tmp_path / "photos")
+    read: list[int] = []
+
+    class Counting(Streaming):
+        def image(self, i: int) -> decode.Pixels:
+            read.append(i)
+            return super().image(i)
+
+    batches = train_batches(Counting(index, False), index, RANDOM, 5, 5, 0, None, TWO)
+    next(batches)
+    time.sleep(0.3)
+    assert len(read) <= 5 * 3
+    batches.close()
+
+
+def test_t14_memory_and_open_files_stay_constant(tmp_path: Path) -> None:
+    index = made(tmp_path / "photos")
+    batches = train_batches(Streaming(index, False), index, RANDOM, 5, 5, 0, None, ONE)
+
+    def resident_kb() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+    if not Path("/proc/self/status").exists():
+        pytest.skip("reads memory from Linux")
+    for _ in range(300):
+        next(batches)
+    before, files_before = resident_kb(), len(os.listdir("/proc/self/fd"))
+    for _ in range(1000):
+        next(batches)
+    assert resident_kb() - before < 1500
+    assert len(os.listdir("/proc/self/fd")) == files_before
+    batches.close()
+
+
+# ---------------------------------------------------------------- trouble, processes
+
+
+def test_t09_a_dead_worker_is_named_with_its_file(trouble: Callable[[str, Index], Streaming], tmp_path: Path) -> None:
+    index = made(tmp_path / "photos")
+    batches = ordered_batches(trouble("Dies", index), index, VIEW, None, 5, Workers("processes", 1))
+    assert len(next(batches)) == 5
+    begin = time.monotonic()
+    with pytest.raises(ResourceError, match=r"worker 0 \(process \d+\) was killed by SIGKILL.* while reading '.*007\.png'"):
+        next(batches)
+    assert time.monotonic() - begin < 5
+
+
+def test_t10_a_hanging_worker_is_named_and_ended(trouble: Callable[[str, Index], Streaming], tmp_path: Path) -> None:
+    import multiprocessing
+
+    index = made(tmp_path / "photos")
+    # The first answer waits for the worker's start; the limit must be longer than that.
+    batches = ordered_batches(trouble("Hangs", index), index, VIEW, None, 5, Workers("processes", 1), timeout_s=8)
+    with pytest.raises(ResourceError, match=r"no image was finished for 8 s by worker 0.* while reading '.*007\.png'"):
+        list(batches)
+    assert not multiprocessing.active_children()
+
+
+def test_t12_an_odd_exception_in_a_process(trouble: Callable[[str, Index], Streaming], tmp_path: Path) -> None:
+    index = made(tmp_path / "photos")
+    with pytest.raises(DataError, match=r"007\.png.*Odd: odd text 7"):
+        list(ordered_batches(trouble("Raises", index), index, VIEW, None, 5, Workers("processes", 1)))
+
+
+def test_t11_too_little_memory_is_said_at_the_start(tmp_path: Path) -> None:
+    index = made(tmp_path / "photos", 64)
+    view = View(200_000, "crop", 200_000, "bilinear", False, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    with pytest.raises(ResourceError, match="shared memory.*Use threads"):
+        next(ordered_batches(Streaming(index, False), index, view, None, 64, APART))
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs memfd")
+def test_t11_dev_shm_is_not_used() -> None:
+    slab = crew.Slab(1 << 20)
+    assert "/dev/shm" not in os.readlink(f"/proc/self/fd/{slab._handle}")
+    slab.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks into /proc")
+def test_t17_workers_go_when_the_parent_is_killed(trouble: Callable[[str, Index], Streaming], tmp_path: Path) -> None:
+    made(tmp_path / "photos")
+    program = tmp_path / "parent.py"
+    program.write_text(
+        textwrap.dedent(
+            f"""
+            import sys, time, multiprocessing
+            from pathlib import Path
+            import numpy as np
+            sys.path[:0] = [{str(tmp_path)!r}]
+            from striate.classes import Classes
+            from striate.data.index import Gathering
+            from striate.data.loader import Workers, ordered_batches
+            from striate.view import View
+            from striate_trouble import Hangs
+
+            if __name__ == "__main__":
+                gathering = Gathering()
+                for number in range(23):
+                    gathering.add(f"{{number:03}}.png".encode(), 0, 1, 1)
+                index = gathering.index(Path({str(tmp_path / "photos")!r}), "val", "x", Classes(("a",), ("a",)))
+                view = View(16, "crop", 20, "bilinear", False, (0, 0, 0), (1, 1, 1))
+                batches = ordered_batches(Hangs(index, False), index, view, None, 5, Workers("processes", 2))
+                next(batches)
+                print(*[child.pid for child in multiprocessing.active_children()], flush=True)
+                time.sleep(1000)
+            """
+        )
+    )
+    shared_before = set(os.listdir("/dev/shm"))
+    with subprocess.Popen([sys.executable, str(program)], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        children = [int(word) for word in parent.stdout.readline().split()]
+        assert len(children) == 2
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+        begin = time.monotonic()
+        while any(alive(child) for child in children):
+            assert time.monotonic() - begin < 10
+            time.sleep(0.1)
+    assert {name for name in os.listdir("/dev/shm") if name not in shared_before and "torch" in name} == set()
+
+
+def alive(process: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False
+
+
+# ---------------------------------------------------------------- workers
+
+
+def test_workers_are_parsed() -> None:
+    assert Workers.parse("4") == Workers("threads", 4)
+    assert Workers.parse("0") == Workers("threads", 0)
+    assert Workers.parse("processes:4") == Workers("processes", 4)
+    assert Workers.parse("threads:2") == Workers("threads", 2)
+    assert Workers.parse("auto").kind == "threads"
+    assert Workers.parse("auto").count >= 1
+    for text in ("4", "processes:4"):
+        assert str(Workers.parse(text)) == text
+    for text in ("", "-1", "two", "processes:", "processes:x", "forks:2", "1.5", "99999", "٣"):
+        with pytest.raises(UserError, match="--workers"):
+            Workers.parse(text)

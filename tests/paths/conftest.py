@@ -1,0 +1,147 @@
+"""Whole journeys on 64 generated photos: the photos, a network with everything that has state, and sittings in process."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from striate import sitting
+from striate.data import synthetic
+from striate.progress import Display
+from striate.run import checkpoint
+from striate.run.folder import Run
+from striate.run.log import Record
+from striate.train import loop
+from striate.train.budget import Stop
+
+NETWORKS = '''
+from torch import nn
+
+
+def small(num_classes):
+    """Batch normalisation has buffers, dropout draws at random: what a resume has to get right."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(4),
+        nn.Flatten(),
+        nn.Dropout(0.3),
+        nn.Linear(8 * 4 * 4, num_classes),
+    )
+'''
+
+CHANGES: dict[str, Any] = {
+    "model.name": "path_networks:small",
+    "data.size_px": 32,
+    "data.shrink_px": 40,
+    "data.resident": "no",
+    "loss.smoothing": 0.1,
+    "optim.name": "adamw",
+    "optim.lr": 0.01,
+    "optim.batch_size": 12,
+    "optim.accumulate": 2,
+    "optim.clip_norm": 1.0,
+    "optim.ema": 0.9,
+    "optim.warmup_epochs": 0.5,
+    "optim.precision": "fp32",
+    "budget.epochs": 2.0,
+    "budget.log_every": 1,
+}
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 4 classes: 48 photos to train on, 16 to validate."""
+    folder = tmp_path_factory.mktemp("photos") / "photos"
+    synthetic.make(folder, layout="folder", classes=4, per_class=12, val_per_class=4)
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def networks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Makes `path_networks:small` a network's name."""
+    folder = tmp_path_factory.mktemp("networks")
+    (folder / "path_networks.py").write_text(NETWORKS)
+    sys.path.insert(0, str(folder))
+    yield folder
+    sys.path.remove(str(folder))
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Sittings set torch's threads; afterwards they are what they were."""
+    before = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@dataclass(frozen=True)
+class End:
+    """How a sitting ended: its run, the records it yielded, its newest checkpoint."""
+
+    run: Run
+    records: list[Record]
+    exit_code: int
+    last: checkpoint.Checkpoint
+
+    def differences(self, other: End) -> list[str]:
+        """What is not equal, bit for bit, in the newest checkpoints of two runs, and in their best.json; the clock apart."""
+        found = []
+        for part in ("model", "optimizer", "ema"):
+            ours, theirs = getattr(self.last, part), getattr(other.last, part)
+            found += [f"{part} {name}" for name in ours.keys() ^ theirs.keys()]
+            found += [f"{part} {name}" for name in ours.keys() & theirs.keys() if not torch.equal(ours[name], theirs[name])]
+        for name in self.last.state.keys() | other.last.state.keys():
+            if name != "elapsed_s" and self.last.state.get(name) != other.last.state.get(name):
+                found.append(f"state {name}: {self.last.state.get(name)} and {other.last.state.get(name)}")
+        if self.run.best != other.run.best:
+            found.append("best.json")
+        return found
+
+
+Sit = Callable[..., End]
+
+
+@pytest.fixture
+def sit(images: Path, tmp_path: Path) -> Sit:
+    """sit(name, stop=…, workers=…, on=…, **changes): one sitting of a run, up to the end of the loop.
+
+    on: called with each record as it comes. Changes are named with "__" for ".": budget__epochs=3.
+    """
+
+    def one(
+        name: str,
+        stop: Stop | None = None,
+        workers: str = "0",
+        on: Callable[[Record], None] | None = None,
+        override: tuple[str, ...] = (),
+        **changes: Any,
+    ) -> End:
+        named = {key.replace("__", "."): value for key, value in changes.items()}
+        request = sitting.Request(
+            str(images), "defaults", {**CHANGES, **named}, tmp_path / "runs", name, workers=workers, device="cpu", override=override
+        )
+        records = []
+        with contextlib.ExitStack() as stack:
+            prepared = sitting.prepare(request, Display(quiet=True), stack)
+            arguments: dict[str, Any] = {"splits": prepared.splits, "device": "cpu", "workers": workers, "stop": stop}
+            with contextlib.closing(loop.steps(prepared.recipe, prepared.run, **arguments)) as found:
+                for record in found:
+                    records.append(record)
+                    if on is not None:
+                        on(record)
+        last = checkpoint.newest(prepared.run.checkpoints)[0]
+        assert last is not None
+        return End(prepared.run, records, records[-1].values["exit_code"], last)
+
+    return one
