@@ -94,30 +94,36 @@ def train(argv: list[str]) -> int:
         # A folder, a CSV or JSONL list, or the word builtin.
         images: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
         # Where to start from: a name, or a recipe.json. Recipes: see docs/recipes.md.
-        recipe: str | None = None
+        recipe: Annotated[str | None, tyro.conf.arg(metavar="NAME|FILE")] = None
         # The folder that runs are made in.
         out: Path = Path("runs")
         # The run's folder; by default data, model and six digits of the recipe.
-        name: str | None = None
+        name: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
         # Start beside an existing run of that name.
-        new: bool = False
+        new: tyro.conf.FlagCreatePairsOff[bool] = False
         # Accept a difference to an existing run's recipe: GROUP.FIELD, several allowed.
-        override: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+        override: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="GROUP.FIELD")] = ()
         # Go on although images were added, removed or changed.
-        accept_data_change: bool = False
+        accept_data_change: tyro.conf.FlagCreatePairsOff[bool] = False
         # Save and exit with 75 before this much time has passed: 90s, 15m, 11h30m.
-        stop_after: str | None = None
+        stop_after: Annotated[str | None, tyro.conf.arg(metavar="TIME")] = None
         # Threads that read images, or processes:N; auto measures by the machine.
         workers: str = "auto"
         # auto, cpu, cuda, cuda:N or mps.
         device: str = "auto"
         # One JSON object on the last line of standard output.
-        json: bool = False
+        json: tyro.conf.FlagCreatePairsOff[bool] = False
+        # The network.
         model: recipes.ModelGroup = shown.model
+        # The images: how they are read and what the network sees of them.
         data: recipes.DataGroup = shown.data
+        # What training does to each image.
         augment: recipes.AugmentGroup = shown.augment
+        # What is minimised.
         loss: recipes.LossGroup = shown.loss
+        # How it is minimised.
         optim: recipes.OptimGroup = shown.optim
+        # How long: one of epochs, steps and time.
         budget: recipes.BudgetGroup = shown.budget
 
     given = _parse(Train, argv, "train", train.__doc__ or "")
@@ -224,19 +230,19 @@ def evaluate(argv: list[str]) -> int:
         # A run folder, or the name of a network.
         network: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|MODEL")] = ""
         # Labelled images; by default the run's own validation set.
-        data: str | None = None
+        data: Annotated[str | None, tyro.conf.arg(metavar="DATA")] = None
         # Which split of the data; by default the validation set.
-        split: Literal["train", "val", "test"] | None = None
+        split: Annotated[Literal["train", "val", "test"] | None, tyro.conf.arg(metavar="train|val|test")] = None
         # How each image is looked at: center.
         views: str = "center"
         # Weights for a network by name: a .safetensors file or a checkpoint folder.
-        weights: str | None = None
+        weights: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
         # Side of the input for a network by name, in pixels.
         img_size: int = 224
         # Score on data that has a part of the network's classes.
-        subset: bool = False
+        subset: tyro.conf.FlagCreatePairsOff[bool] = False
         # One JSON object on the last line of standard output.
-        json: bool = False
+        json: tyro.conf.FlagCreatePairsOff[bool] = False
 
     given = _parse(Evaluate, argv, "evaluate", evaluate.__doc__ or "")
     if not given.network:
@@ -281,9 +287,9 @@ def predict(argv: list[str]) -> int:
         # Classes to name for each photo.
         top: int = 5
         # Write the table here as well.
-        csv: Path | None = None
+        csv: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
         # One JSON object on the last line of standard output.
-        json: bool = False
+        json: tyro.conf.FlagCreatePairsOff[bool] = False
 
     given = _parse(Predict, argv, "predict", predict.__doc__ or "")
     if not given.network or not given.photos:
@@ -342,7 +348,7 @@ def report(argv: list[str]) -> int:
         # A run folder.
         run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
         # One JSON object on the last line of standard output.
-        json: bool = False
+        json: tyro.conf.FlagCreatePairsOff[bool] = False
 
     given = _parse(Report, argv, "report", report.__doc__ or "")
     from striate.report.write import write_report
@@ -384,13 +390,13 @@ def data_make(argv: list[str]) -> int:
         # Training images of each class.
         per_class: int = 100
         # Validation images of each class; by default a quarter of per_class.
-        val_per_class: int | None = None
+        val_per_class: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
         # Another seed, other pictures.
         seed: int = 0
         # Add the odd files of real sets: CMYK, grey, PNG named JPEG, truncated, 16-bit, EXIF-rotated, alpha.
-        defects: bool = False
+        defects: tyro.conf.FlagCreatePairsOff[bool] = False
         # One JSON object on the last line of standard output.
-        json: bool = False
+        json: tyro.conf.FlagCreatePairsOff[bool] = False
 
     given = _parse(Make, argv, "data make", data_make.__doc__ or "")
     from striate.data import synthetic

@@ -24,9 +24,9 @@ from striate.errors import UserError, nearest
 from striate.files import read_json, sha256_bytes, to_json
 
 
-def typed(*names: str) -> Any:
-    """Marks a field with the names that its users know, beside `--group.field`."""
-    return arg(aliases=names)
+def typed(*names: str, metavar: str | None = None) -> Any:
+    """Marks a field with the names that its users know, beside `--group.field`; metavar: what help shows for its value."""
+    return arg(aliases=names, metavar=metavar)
 
 
 @dataclass(frozen=True)
@@ -157,11 +157,11 @@ class BudgetGroup:
     """How long: exactly one of epochs, steps and time."""
 
     # Passes over the training set. [epochs]
-    epochs: Annotated[float | None, typed("--epochs")] = 30.0
+    epochs: Annotated[float | None, typed("--epochs", metavar="N")] = 30.0
     # Optimiser steps. [steps]
-    steps: Annotated[int | None, typed("--steps")] = None
+    steps: Annotated[int | None, typed("--steps", metavar="N")] = None
     # Training time over all sittings, as 90s, 15m, 2h or 1h30m: from the first batch to the final save. [s, m, h]
-    time: Annotated[str | None, typed("--for")] = None
+    time: Annotated[str | None, typed("--for", metavar="TIME")] = None
     # How often the validation set is scored; with --for seldom enough to take at most a tenth of the time. [epochs]
     evaluate_epochs: float = 1.0
     # Time between checkpoints; there is one at each evaluation as well. [s]

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from striate.data import synthetic
 from striate.data.layouts import ilsvrc, walk
 from striate.data.layouts.detect import open_data, open_photos, open_split
 from striate.data.layouts.splits import by_hash
@@ -556,7 +557,7 @@ def test_d18_another_thousand_classes_are_noticed(tmp_path):
     for n in range(1000):
         os.makedirs(tmp_path / f"ILSVRC/Data/CLS-LOC/train/n{n:08}")
     notes = []
-    ilsvrc._classes(ilsvrc.find(tmp_path), notes)
+    ilsvrc._classes(ilsvrc.find(tmp_path), walk.Tally(), notes)
     assert "not the 1,000 of ILSVRC 2012" in said(notes)
 
 
@@ -846,6 +847,30 @@ def test_a_split_by_hash_needs_no_order_of_rows(tmp_path):
     index = open_split(tmp_path)
     shuffled = index.select(np.random.default_rng(0).permutation(len(index)))
     assert set(by_hash(index, 0.3, 5)[1].keys) == set(by_hash(shuffled, 0.3, 5)[1].keys)
+
+
+def test_the_word_builtin_and_a_folder_of_that_name(tmp_path, monkeypatch):
+    class_folders(tmp_path / "made", split="train/")
+    class_folders(tmp_path / "made", split="val/")
+    class_folders(tmp_path / "builtin", ("here", "there"))
+    monkeypatch.setattr("striate.data.synthetic.builtin_folder", lambda: tmp_path / "made")
+    monkeypatch.chdir(tmp_path)
+    splits = open_data("builtin")
+    assert splits.layout == splits.train.layout == "builtin (class folder)" and len(splits.val) == 12
+    assert open_split("builtin").fingerprint == splits.val.fingerprint
+    assert open_data("./builtin").train.classes.ids == ("here", "there")
+    assert open_data("./builtin").train.root.is_absolute()
+
+
+@pytest.mark.parametrize("layout", ["folder", "ilsvrc", "tiny"])
+def test_the_generated_set_in_each_layout_is_the_same_set(tmp_path, layout):
+    synthetic.make(tmp_path / "set", layout=layout, classes=2, per_class=4, val_per_class=2, seed=1)
+    splits = open_data(tmp_path / "set")
+    assert splits.layout == {"folder": "class folder", "ilsvrc": "ILSVRC (Kaggle)", "tiny": "Tiny ImageNet"}[layout]
+    assert (splits.train.counts().tolist(), splits.val.counts().tolist()) == ([4, 4], [2, 2])
+    assert (
+        splits.val.boxes is not None and len(splits.val.boxes.xyxy) == 4 and not any("left out" in note for note in splits.notes)
+    )
 
 
 def test_photos_are_any_images_below_a_folder(tmp_path):

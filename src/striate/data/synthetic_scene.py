@@ -21,8 +21,8 @@ Colour = tuple[int, int, int]
 
 SHORT_SIDE_PX = (160, 300)
 LONG_SIDE_PX = 400
-MOST_ASPECT = 1.25  # long side over short side
-AREA = (0.09, 0.34)  # box area as a share of the image; whole pixels then stay within 5 to 35 %
+MOST_ASPECT = 1.2  # long side over short side
+AREA = (0.08, 0.34)  # box area as a share of the image; whole pixels then stay within 5 to 35 %
 OVERSAMPLING = 3  # shapes are drawn so many times larger and averaged: smooth edges
 MOST_HIDDEN = 0.2  # share of the thing's own pixels that an occluder may cover
 GREY_EVERY = 50  # one file of so many is stored as grey
@@ -52,7 +52,7 @@ def any_colour(dice: Dice) -> Colour:
     return int(red * 255), int(green * 255), int(blue * 255)
 
 
-def colour_apart(dice: Dice, others: list[Colour], tries: int = 6) -> Colour:
+def colour_apart(dice: Dice, others: list[Colour], tries: int = 10) -> Colour:
     """Of some colours the one whose brightness differs most from all `others`, so that it shows in a grey picture too."""
     candidates = [any_colour(dice) for _ in range(tries)]
     return max(candidates, key=lambda colour: min(abs(luminance(colour) - luminance(other)) for other in others))
@@ -117,7 +117,7 @@ def coverage(canvas: Image.Image, tones: tuple[int, ...]) -> Image.Image:
     return canvas.point([255 * (tone in tones) for tone in range(256)]).reduce(OVERSAMPLING)
 
 
-def pose(dice: Dice, parts: list[Part], turn_degrees: float, stretch: float = 0.15) -> list[Part]:
+def pose(dice: Dice, parts: list[Part], turn_degrees: float, stretch: float = 0.1) -> list[Part]:
     """The parts mirrored, stretched, sheared and turned by chance."""
     angle = math.radians(dice.between(-turn_degrees, turn_degrees))
     turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
@@ -199,13 +199,13 @@ def add_occluder(dice: Dice, image: Image.Image, shape: Image.Image, corner: tup
 
 def off_centre(dice: Dice) -> float:
     """Where in the room that is left, 0..1: a little less often in the middle, so that a fixed box in the middle seldom fits."""
-    return 0.5 + 0.5 * dice.one_of((-1, 1)) * dice.unit() ** 0.65
+    return 0.5 + 0.5 * dice.one_of((-1, 1)) * dice.unit() ** 0.55
 
 
 def add_thing(dice: Dice, image: Image.Image, thing: Thing, around: tuple[Colour, Colour]) -> tuple[int, int, int, int]:
     """Paints the thing with its shadow and perhaps an occluder. around: the background's colours. Returns its exact box."""
     width, height = image.size
-    area = dice.between(*AREA)
+    area = AREA[1] - (AREA[1] - AREA[0]) * dice.unit() ** 1.5  # the larger are likelier
     parts, wide, tall = fitted(pose(dice, thing.draw(dice), thing.turn_degrees), width, height, area * width * height)
     margin = 2  # so that rounding never cuts the thing at its patch's border
     patch = (math.ceil(wide) + 2 * margin, math.ceil(tall) + 2 * margin)
@@ -222,7 +222,7 @@ def add_thing(dice: Dice, image: Image.Image, thing: Thing, around: tuple[Colour
 
     body = colour_apart(dice, list(around))
     accent = (
-        shifted(body, dice.one_of((-1, 1)) * dice.whole(20, 60)) if dice.happens(0.7) else colour_apart(dice, list(around), 3)
+        shifted(body, dice.one_of((-1, 1)) * dice.whole(20, 60)) if dice.happens(0.85) else colour_apart(dice, list(around), 3)
     )
     detail = colour_apart(dice, [*around, body], 3)
     surface = Image.new("RGB", patch, body)
@@ -232,7 +232,7 @@ def add_thing(dice: Dice, image: Image.Image, thing: Thing, around: tuple[Colour
     surface.paste(detail, (0, 0), coverage(canvas, (DETAIL,)))
     image.paste(surface, (left, top), shape)
     x_min, y_min, x_max, y_max = shape.point([255 * (value > 127) for value in range(256)]).getbbox() or (0, 0, 0, 0)
-    if dice.happens(0.3):
+    if dice.happens(0.25):
         add_occluder(dice, image, shape, (left, top))
     return left + x_min, top + y_min, left + x_max, top + y_max
 

@@ -26,6 +26,7 @@ from striate.files import free_bytes, refuse, sha256_bytes, sync_folder, to_json
 FORMAT = 1
 Tensors = dict[str, torch.Tensor]
 _WEIGHTS = ("model", "ema")
+_ASIDE = ".tmp-aside"
 _FILE = re.compile(r"[a-z]+\.(safetensors|json)")
 
 
@@ -65,7 +66,7 @@ def save(folder: Path, step: int, parts: dict[str, Tensors], state: dict[str, An
     """
     began = time.monotonic()
     final = folder / f"step-{step}"
-    temporary = folder / f"step-{step}.tmp-{os.getpid()}"
+    temporary, aside = folder / f"step-{step}.tmp-{os.getpid()}", folder / f"step-{step}{_ASIDE}"
     about = {name: {"variant": variant} if variant and name in _WEIGHTS else None for name in parts}
     contents = {f"{name}.safetensors": safetensors.torch.save(_plain(tensors), about[name]) for name, tensors in parts.items()}
     contents["state.json"] = to_json({"format": FORMAT, "step": step, **state}).encode()
@@ -86,10 +87,14 @@ def save(folder: Path, step: int, parts: dict[str, Tensors], state: dict[str, An
             write_synced(temporary / name, data)
         write_synced(temporary / "manifest.json", manifest)
         sync_folder(temporary)
+        # The same step again: it was saved without its evaluation, or it failed its check. A folder cannot take another's
+        # place in one go, so the old one steps aside; `sweep` brings it back when a kill falls between the two renames.
         if final.exists():
-            shutil.rmtree(final)  # only ever one that failed its check: see `newest`
+            shutil.rmtree(aside, ignore_errors=True)
+            os.rename(final, aside)
         os.rename(temporary, final)
         sync_folder(folder)
+        shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise refuse(error, final, "saving a checkpoint; older checkpoints are untouched") from error
@@ -199,7 +204,12 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def sweep(folder: Path) -> list[str]:
-    """Removes what a killed save left behind (temporary folders). Returns their names."""
+    """Removes what a killed save left behind (temporary folders), but for a checkpoint that was about to be replaced and
+    was not: that one gets its name back. Returns the names of what is gone."""
+    for old in folder.glob(f"step-*{_ASIDE}"):
+        whole = old.with_name(old.name.removesuffix(_ASIDE))
+        if not whole.exists():
+            os.rename(old, whole)
     left = [entry for entry in folder.glob("step-*.tmp-*")] if folder.is_dir() else []
     for entry in left:
         shutil.rmtree(entry, ignore_errors=True)

@@ -76,6 +76,7 @@ def steps(
                     reason = stop.reason(pace.reserve_s())
 
                     # ------------------------------------------------ score
+                    scored_now = False
                     if reason is None and scoring.evaluation_due(training, finished, limit_s, clock, pace):
                         began = time.monotonic()
                         records = scoring.evaluate(training, stop, pace)
@@ -84,11 +85,12 @@ def steps(
                         else:
                             yield from records
                             pace.evaluated(time.monotonic() - began)
+                            scored_now = True
 
                     # ------------------------------------------------ save, and with a time budget plan anew
-                    scored_now = state.evaluated_step == state.step
                     due = time.monotonic() - saved_at >= b.save_every_s or _plan_due(training, limit_s, clock, pace)
-                    if state.step != saved_step and (finished or reason or scored_now or due):
+                    # A step that was saved without its evaluation, because the sitting had to end, is saved again with it.
+                    if scored_now or (state.step != saved_step and (finished or reason or due)):
                         if limit_s is not None and not finished:
                             state.plan = _replanned(training, limit_s, clock, pace)
                             pace.planned(clock.elapsed_s())

@@ -213,7 +213,7 @@ def below(folder: bytes, prefix: bytes, tally: Tally) -> list[Found]:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Within the block an OSError (a folder that may be listed and not entered, a disk that fails) becomes an error with words."""
+    """Within the block an OSError (a folder that may be listed but not entered, a failing disk) becomes an error with words."""
     try:
         yield
     except OSError as error:
