@@ -33,7 +33,7 @@ def test_every_way_to_name_a_field_finds_it(name: str, full: str):
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("optim.lrr", "'optim.lr'"), ("momentun", "'optim.momentum'"), ("epoch", "'epochs'"), ("weightdecay", "'weight-decay'")],
+    [("optim.lrr", "'optim.lr'"), ("momentun", "'optim.momentum'"), ("epoch", "'epochs'"), ("weightdecay", "'weight_decay'")],
 )
 def test_g2_an_unknown_field_is_answered_with_the_nearest(name: str, hint: str):
     with pytest.raises(UserError) as caught:

@@ -8,6 +8,7 @@ help text and ends with its unit in brackets.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import re
@@ -263,7 +264,7 @@ def change(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
 
 def _converted(value: Any, kind: type, name: str) -> Any:
     """`value` as the type of field `name` of group `kind`; JSON lists become tuples, whole numbers become floats."""
-    hint = typing.get_type_hints(kind)[name]
+    hint = _hints(kind)[name]
     where = f"{next(group for group, one in GROUPS.items() if one is kind)}.{name}"
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     for option in options:
@@ -294,6 +295,11 @@ def _converted(value: Any, kind: type, name: str) -> Any:
     choices = [str(choice) for option in options if typing.get_origin(option) is Literal for choice in typing.get_args(option)]
     hint_text = nearest(value, choices) if isinstance(value, str) and choices else ""
     raise UserError(f"{where}: expected {wanted}, found {value!r}.{hint_text}")
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def _is_number(value: Any) -> bool:

@@ -157,9 +157,9 @@ def _typed(request: Request, has_gpu: bool, display: progress.Display) -> tuple[
         asked = recipes.check(recipes.change(base, changes))
         if "model.name" not in changes:
             display.say(f"Chosen: {reason}")
-    if asked.model.name == "auto":
-        asked = recipes.change(asked, {"model.name": "resnet18"})
-    return splits, Typed(base_name, {name: _plain(value) for name, value in changes.items()}, asked)
+    if asked.model.name == "auto":  # a recipe of defaults, given as such
+        base = recipes.change(base, {"model.name": "resnet18"})
+    return splits, Typed(base_name, base, {name: _plain(value) for name, value in changes.items()})
 
 
 def _plain(value: Any) -> Any:
@@ -199,10 +199,9 @@ def _write_data(run: Run, request: Request, splits: Splits) -> None:
 
 def _existing(run: Run, request: Request, splits: Splits, typed: Typed, display: progress.Display) -> Prepared:
     """Goes on with a run: the same recipe and the same data, or differences that were accepted one by one."""
-    if typed.base == "chosen" == run.typed.base:
-        # What was chosen once stays, also on another machine or in a later version.
-        changes = typed.changes
-        typed = Typed("chosen", changes, recipes.change(run.typed.recipe, changes))
+    if typed.base == run.typed.base:
+        # What was chosen, or meant by that name, when the run began stays: on another machine and in a later version.
+        typed = Typed(typed.base, run.typed.start, typed.changes)
     accepted = identity.reconcile(run, typed, request.override)
     recipe = run.recipe
     _same_data(run, request, splits, display)

@@ -115,12 +115,12 @@ def test_empty_and_all_bad_sets(tmp_path: Path) -> None:
 
 def test_bad_images_are_told_in_order_and_may_stop_the_building(tmp_path: Path) -> None:
     index = made(tmp_path / "photos", bad=(1, 8))
+    told: list[int] = []
+    done: list[tuple[int, int]] = []
     for _ in range(2):  # decoded, then from the cache
-        told: list[int] = []
-        done: list[tuple[int, int]] = []
         resident.build(index, PHOTO, 2, lambda row, _: told.append(row), lambda *state: done.append(state))
-        assert told == [1, 8]
         assert done[-1] == (12, 12)
+    assert told == [1, 8, 1, 8]
 
     def stop(row: int, reason: str) -> None:
         raise DataError(f"{index.keys[row]}: {reason}")

@@ -28,7 +28,6 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from striate import machine
 from striate.errors import ResourceError
 
 Job = TypeVar("Job")
@@ -151,15 +150,12 @@ class Slab:
     """Memory that parent and workers share, gone with the last of them: no name, no file to clean up.
 
     On Linux a memfd, which does not count against /dev/shm (64 MB in many containers) and cannot be short of pages
-    later, for they are taken at once. Raises ResourceError with the needed size when there is no room.
+    later, for they are taken at once. Raises ResourceError with the needed size when there is no room; taking more than
+    the machine has can end the process, so the caller looks first.
     """
 
     def __init__(self, size_bytes: int) -> None:
         self.size_bytes = size_bytes
-        advice = "Use threads (--workers 4), fewer processes, or a smaller --batch-size."
-        needed = f"The loader needs {size_bytes / 1e6:,.0f} MB of shared memory for its processes"
-        if size_bytes > (free_bytes := machine.free_memory_bytes()):
-            raise ResourceError(f"{needed}; {free_bytes / 1e6:,.0f} MB of memory are free. {advice}")
         try:
             if hasattr(os, "memfd_create"):
                 self._handle = os.memfd_create("striate-loader", os.MFD_CLOEXEC)
@@ -171,7 +167,10 @@ class Slab:
             else:
                 os.truncate(self._handle, size_bytes)
         except OSError as error:
-            raise ResourceError(f"{needed} ({error.strerror}). {advice}") from error
+            raise ResourceError(
+                f"The loader needs {size_bytes / 1e6:,.0f} MB of shared memory for its processes ({error.strerror}). "
+                "Use threads (--workers 4), fewer processes, or a smaller --batch-size."
+            ) from error
         self._map = mmap.mmap(self._handle, size_bytes)
 
     def array(self, offset: int, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:

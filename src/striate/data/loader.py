@@ -28,7 +28,7 @@ from striate.data.crew import Failed, Note, Slab, Stuck, notes_bytes, processes_
 from striate.data.decode import BadImage, Pixels
 from striate.data.index import Index
 from striate.data.resident import Prepare, Resident, failed_error, prepared, stuck_error
-from striate.errors import UserError
+from striate.errors import ResourceError, UserError
 from striate.view import View
 
 _AHEAD: Final = 2  # whole batches made before they are asked for
@@ -248,7 +248,7 @@ def _batches(
         if in_processes:
             start = -(-notes_bytes(workers.count) // 4096) * 4096
             slots = _AHEAD + 1  # a part is given out at most _AHEAD batches before its batch is copied
-            slab = Slab(start + slots * batch_size * side * side * 3)
+            slab = _slab(start + slots * batch_size * side * side * 3)
             ending.callback(slab.close)
             in_slab = _InSlab(filler, slab, start, slots, batch_size)
             results = processes_in_order(in_slab, parts(), workers.count, ahead, timeout_s)
@@ -276,6 +276,15 @@ def _batches(
                 del rooms[number]
                 first, number = 0, number + 1
                 yield _closed(current, index)
+
+
+def _slab(size_bytes: int) -> Slab:
+    if size_bytes > (free_bytes := machine.free_memory_bytes()):
+        raise ResourceError(
+            f"The loader needs {size_bytes / 1e6:,.0f} MB of shared memory for its processes; {free_bytes / 1e6:,.0f} MB of "
+            "memory are free. Use threads (--workers 4), fewer processes, or a smaller --batch-size."
+        )
+    return Slab(size_bytes)
 
 
 def _closed(filled: _Open, index: Index) -> Batch:

@@ -109,19 +109,28 @@ class Resident:
         return None
 
 
-def estimate_bytes(index: Index, prepare: Prepare | View) -> int:
-    """Bytes that `build` would need, from the headers of at most 256 images; exact for a View."""
+def estimate_bytes(index: Index, prepare: Prepare | View, timeout_s: float = 120.0) -> int:
+    """Bytes that `build` would need, from the headers of at most 256 images; exact for a View.
+
+    Raises ResourceError when reading hangs.
+    """
     if isinstance(prepare, View):
         return len(index) * prepare.size_px**2 * 3
-    pixels = []
-    for row in np.unique(np.linspace(0, len(index) - 1, min(len(index), 256)).astype(int)) if len(index) else ():
+
+    def work(row: int, note: Note) -> int | None:
+        note(row)
         try:
-            found = decode.header(decode.read(index.path(int(row))))
+            found = decode.header(decode.read(index.path(row)))
         except BadImage:
-            continue
+            return None
         width, height = views.shrunk_sides(found.width, found.height, prepare.shrink_px)
-        pixels.append(width * height)
-    return int(3 * np.mean(pixels) * len(index)) if pixels else 0
+        return width * height
+
+    count = len(index)
+    rows = range(0, count, max(1, -(-count // 256)))
+    with contextlib.closing(_named(index, threads_in_order(work, iter(rows), 1, len(rows), timeout_s))) as results:
+        pixels = [found for found in results if found is not None]
+    return int(3 * np.mean(pixels) * count) if pixels else 0
 
 
 # ---------------------------------------------------------------- building
@@ -172,7 +181,7 @@ def _decode_all(
     """The images, whether every failure is lasting, and what was odd about them."""
     count = len(index)
     # Pages of an empty array are not taken before they are written, so a generous first size costs nothing.
-    blob = np.empty(max(1, int(1.15 * estimate_bytes(index, prepare))), dtype=np.uint8)
+    blob = np.empty(max(1, int(1.15 * estimate_bytes(index, prepare, timeout_s))), dtype=np.uint8)
     offsets_N1 = np.zeros(count + 1, dtype=np.int64)
     sides_N2 = np.zeros((count, 2), dtype=np.int32)
     bad: dict[int, str] = {}

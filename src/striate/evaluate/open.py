@@ -146,7 +146,15 @@ def _evaluate(
         Workers.parse(workers),
     )
     found, bad = network_predictions(model, batches, network.view, where, exact, network.classes, True, class_map)
-    protocol = score.Protocol(index.split, network.view, network.weights, exact, subset=subset, checkpoint=network.checkpoint)
+    protocol = score.Protocol(
+        index.split,
+        network.view,
+        network.weights,
+        exact,
+        subset=subset,
+        checkpoint=network.checkpoint,
+        data_fingerprint=index.fingerprint,
+    )
     score.account(list(index.keys), found, bad)
     summary = score.score(found, len(index), bad, protocol)
     name = score.evaluation_name(protocol, index.fingerprint, network.digest)

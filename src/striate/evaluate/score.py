@@ -47,6 +47,7 @@ class Summary(TypedDict):
     classes_hash: str
     classes_scored: int
     split: str
+    data_fingerprint: str
     views: str
     view: dict[str, Any]
     weights: str
@@ -66,6 +67,7 @@ class Protocol:
     weights: which of a checkpoint's two sets. checkpoint: its name, as "step-1200" (empty for a weight file).
     labels: whose labels ("original" is as the data set ships them).
     subset: a part of the network's classes is scored on purpose (all of them still compete).
+    data_fingerprint: of the index that was scored, which tells two sets apart that are both called "val".
     """
 
     split: str
@@ -76,6 +78,7 @@ class Protocol:
     labels: str = "original"
     subset: bool = False
     checkpoint: str = ""
+    data_fingerprint: str = ""
 
 
 # ---------------------------------------------------------------- summary
@@ -116,6 +119,7 @@ def score(predictions: Predictions, expected: int, bad: Bad, protocol: Protocol)
         classes_hash=classes.hash,
         classes_scored=int(present_K.sum()),
         split=protocol.split,
+        data_fingerprint=protocol.data_fingerprint,
         views=protocol.views,
         view=protocol.view.to_json(),
         weights=protocol.weights,

@@ -29,13 +29,18 @@ from striate.view import View
 class Typed:
     """What the user asked for, before anything was resolved: what makes two commands the same run.
 
-    base: name of the recipe it starts from, a file's hash, or "chosen". changes: {"group.field": value}.
-    recipe: base with changes, "auto" still in it.
+    base: name of the recipe it starts from, a file's hash, or "chosen". start: that recipe, kept so that a later
+    version of the name changes nothing for this run. changes: {"group.field": value}.
     """
 
     base: str
+    start: Recipe
     changes: dict[str, Any]
-    recipe: Recipe
+
+    @property
+    def recipe(self) -> Recipe:
+        """What was asked for: the start with the changes, "auto" still in it."""
+        return recipes.change(self.start, self.changes)
 
 
 @dataclass(frozen=True)
@@ -63,9 +68,9 @@ class Run:
     def typed(self) -> Typed:
         """What the user asked for when the run was made."""
         plain = self._table("recipe.json").get("_typed")
-        if not isinstance(plain, dict) or not {"base", "changes", "recipe"} <= plain.keys():
+        if not isinstance(plain, dict) or not {"base", "changes", "start"} <= plain.keys():
             raise CheckpointError(f"{self.path / 'recipe.json'}: the part '_typed' is missing, so this run cannot be resumed.")
-        return Typed(plain["base"], plain["changes"], recipes.from_plain(plain["recipe"], str(self.path / "recipe.json")))
+        return Typed(plain["base"], recipes.from_plain(plain["start"], str(self.path / "recipe.json")), plain["changes"])
 
     @property
     def classes(self) -> Classes:
@@ -118,7 +123,7 @@ class Run:
     def write(self, typed: Typed, resolved: Recipe) -> None:
         """Writes recipe.json: the resolved recipe with what was typed beside it."""
         plain = recipes.to_plain(resolved)
-        plain["_typed"] = {"base": typed.base, "changes": typed.changes, "recipe": recipes.to_plain(typed.recipe)}
+        plain["_typed"] = {"base": typed.base, "changes": typed.changes, "start": recipes.to_plain(typed.start)}
         write_json(self.path / "recipe.json", plain)
 
     def write_status(self, state: str, step: int, **facts: Any) -> None:

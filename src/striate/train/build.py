@@ -111,6 +111,8 @@ def build(
     plan = budget.first_plan(total, round(o.warmup_epochs * per_epoch))
     state = State(model, optimizer, average.Average(model, o.ema) if o.ema > 0 else None, step.scaler, plan)
     notes: list[str] = []
+    if not o.deterministic:
+        notes.append("Not deterministic (--no-deterministic): the same command may give other bits, also after a resume.")
     source, more = _source(recipe, splits.train, None, workers, progress)
     notes += more
     scored = []
