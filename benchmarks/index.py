@@ -5,7 +5,8 @@
 Makes the tree in a temporary folder (or in --keep DIR, which is then used again the next time), indexes it once to
 warm the page cache and then, in a fresh process, `--repeats` times. Prints the median seconds from the call to the
 splits, the held-out validation part and the fingerprint included, and the peak resident memory of the process, all
-imports included. Processor seconds are those of the whole process: on a busy machine they are what to compare. Limits: 20 s, 400 MB. Exits 1 when one is passed.
+imports included. Processor seconds are those of the whole process: on a busy machine they are what to compare.
+Limits: 20 s, 400 MB. Exits 1 when one is passed.
 """
 
 from __future__ import annotations
@@ -96,8 +97,8 @@ def main() -> int:
     }
     print(
         f"{result['images']:,} files in {result['classes']:,} folders: {result['seconds_median']:.1f} s "
-        f"({min(seconds):.1f} to {max(seconds):.1f}, limit {LIMIT_S:.0f} s; processor {result['cpu_seconds_median']:.1f} s), peak {peak_bytes / 1e6:.0f} MB "
-        f"(limit {LIMIT_BYTES / 1e6:.0f} MB)"
+        f"({min(seconds):.1f} to {max(seconds):.1f}; limit {LIMIT_S:.0f} s; "
+        f"processor {result['cpu_seconds_median']:.1f} s), peak {peak_bytes / 1e6:.0f} MB (limit {LIMIT_BYTES / 1e6:.0f} MB)"
     )
     if wanted.write:
         path = Path(__file__).parent / "results" / "index.json"

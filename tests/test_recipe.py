@@ -132,7 +132,8 @@ def test_g2_values_that_make_no_sense_are_refused_with_what_is_allowed(changes: 
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("90s", 90), ("15m", 900), ("2h", 7200), ("1h30m", 5400), ("11h30m", 41400), ("1.5h", 5400), ("45", 45)]
+    ("text", "expected"),
+    [("90s", 90), ("15m", 900), ("2h", 7200), ("1h30m", 5400), ("11h30m", 41400), ("1.5h", 5400), ("45", 45)],
 )
 def test_durations(text: str, expected: float):
     assert recipes.seconds(text) == expected

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from striate.errors import DONE, StriateError, UserError, nearest
+from striate.errors import DONE, StriateError, UserError, nearest, printable
 
 HELP = """striate: train, evaluate and explain ImageNet-style image classifiers
 
@@ -49,7 +49,7 @@ def run(argv: list[str]) -> int:
             raise UserError(f"striate has no verb '{argv[0]}'.{nearest(argv[0], VERBS)} Verbs: {', '.join(VERBS)}.")
         return verb(argv[1:])
     except StriateError as error:
-        print(f"striate: {error}", file=sys.stderr)
+        print(f"striate: {printable(str(error))}", file=sys.stderr)
         if "--json" in argv:
             print(json.dumps({"error": str(error), "exit_code": error.exit_code}))
         return error.exit_code
@@ -126,7 +126,12 @@ def train(argv: list[str]) -> int:
         # How long: one of epochs, steps and time.
         budget: recipes.BudgetGroup = shown.budget
 
-    given = _parse(Train, argv, "train", train.__doc__ or "")
+    try:
+        given = _parse(Train, argv, "train", train.__doc__ or "")
+    except SystemExit as error:
+        if error.code:
+            _hint(argv, [field.name for field in dataclasses.fields(Train)])
+        raise
     changes = {name: recipes.get(given, name) for name in _typed_fields(argv)} | options  # type: ignore[arg-type]
     from striate import sitting
 
@@ -183,6 +188,19 @@ def _value_of(argv: list[str], option: str) -> str | None:
         if word.startswith(option + "="):
             return word.partition("=")[2]
     return None
+
+
+def _hint(argv: list[str], options: list[str]) -> None:
+    """Names the nearest recipe field for each unknown option; the parser misses those typed without their group."""
+    from striate import recipe as recipes
+
+    for word in argv:
+        name = word.partition("=")[0].removeprefix("--no-").removeprefix("--").replace("-", "_")
+        if word.startswith("--") and name not in options:
+            try:
+                recipes.full_name(name)
+            except UserError as error:
+                print(f"striate: {printable(str(error))}", file=sys.stderr)
 
 
 def _typed_fields(argv: list[str]) -> list[str]:
@@ -328,7 +346,7 @@ def predict(argv: list[str]) -> int:
         table.add_column(head, overflow="fold")
     for row in rows:
         cells = [f"{rank.name} {rank.probability:.1%}" for rank in row.ranks] or [f"bad: {row.reason}"]
-        table.add_row(*(Text(cell) for cell in (row.key, *cells)))
+        table.add_row(*(Text(printable(cell)) for cell in (row.key, *cells)))
     Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
     bad = sum(bool(row.reason) for row in rows)
     if bad:

@@ -69,6 +69,14 @@ def nearest(name: str, known: Iterable[str], most: int = 3) -> str:
     return " Did you mean " + " or ".join(f"'{by_lower[word]}'" for word in close) + "?"
 
 
+def printable(text: str) -> str:
+    """`text` as any terminal takes it: bytes of a file name that are not UTF-8, and control characters, are escaped."""
+    safe = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else letter.encode("unicode_escape").decode() for letter in safe
+    )
+
+
 class _Shaped(Protocol):
     @property
     def shape(self) -> tuple[int, ...]: ...

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from striate.errors import TO_BE_CONTINUED
+from striate.errors import TO_BE_CONTINUED, printable
 from striate.run.log import Record
 
 # Plain lines come at most this often, so that a log file of a long run stays readable.
@@ -47,7 +47,7 @@ class Display:
     def say(self, text: str) -> None:
         """One line for people."""
         if not self._quiet:
-            self._console.print(Text(text))
+            self._console.print(Text(printable(text)))
 
     def decoding(self, done: int, total: int) -> None:
         """Progress of decoding images into memory."""

@@ -167,8 +167,10 @@ def _plain(value: Any) -> Any:
 
 
 def _is_complete(run: Run) -> bool:
-    """Whether the preparation of a run got to its end; recipe.json is written last."""
-    return (run.path / "recipe.json").is_file()
+    """Whether a run got past its preparation to its training. One that did not, because a network's option was
+    misspelt or a kill came early, is prepared anew with what is typed now."""
+    began = bool(checkpoint.steps_in(run.checkpoints)) or any(record["kind"] in {"start", "resume"} for record in run.log())
+    return began and (run.path / "recipe.json").is_file()
 
 
 def _write_run(

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 import striate
-from striate import cli
+from striate import cli, predictions
 from striate.errors import UserError
-from striate.predictions import Predictions
 
 SMALL = ("--model", "path_networks:small", "--img-size", "32", "--data.shrink-px", "40", "--batch-size", "12", "--device", "cpu")
 
@@ -54,7 +53,7 @@ def test_train_evaluate_predict_report(images: Path, tmp_path: Path, capsys: pyt
     for name in ("top1", "top5", "loss", "expected", "used", "bad", "protocol", "top1_interval"):
         assert summary[name] == at_the_end[name]
     assert (summary["expected"], summary["used"], summary["bad"]) == (16, 16, 0)
-    found = Predictions.read(Path(summary["folder"]) / "predictions.parquet")
+    found = predictions.read(Path(summary["folder"]) / "predictions.parquet")
     assert np.mean(found.scores.argmax(1) == found.labels) == summary["top1"]
     best = json.loads((run / "best.json").read_text())
     assert best["weights"] == "EMA"

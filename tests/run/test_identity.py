@@ -15,7 +15,7 @@ from striate.run.folder import Run, Typed
 
 def typed(**changes: object) -> Typed:
     named = {recipes.full_name(name): value for name, value in changes.items()}
-    return Typed("small", named, recipes.change(Recipe(), named))
+    return Typed("small", Recipe(), named)
 
 
 def test_the_default_name_is_data_model_and_six_digits_and_is_stable():
@@ -27,7 +27,7 @@ def test_the_default_name_is_data_model_and_six_digits_and_is_stable():
 
 def test_the_default_name_changes_with_every_change_and_the_base():
     names = {identity.default_name("builtin", "kth-d", one) for one in (typed(), typed(lr=0.1), typed(lr=0.2), typed(wd=0.1))}
-    names.add(identity.default_name("builtin", "kth-d", Typed("kth-d", {}, Recipe())))
+    names.add(identity.default_name("builtin", "kth-d", Typed("kth-d", Recipe(), {})))
     assert len(names) == 5
 
 

@@ -16,6 +16,7 @@ import torch
 from striate import files, machine, sitting
 from striate.errors import CheckpointError, ResourceError, UserError
 from striate.run import checkpoint
+from striate.run.folder import open_run
 from striate.run.log import Record
 from striate.train import loop, scoring
 
@@ -104,7 +105,7 @@ def test_c09_the_new_checkpoint_is_on_the_disk_before_an_old_one_goes(sittings):
             seen.append((steps[0], checkpoint.read(sittings.run.checkpoints / f"step-{steps[0]}").step, len(steps)))
 
     sittings.train(watch=watch, budget__save_every_s=1e-6)
-    assert [newest for newest, _, _ in seen] == list(range(1, 9))
+    assert [newest for newest, _, _ in seen][-8:] == list(range(1, 9))
     assert all(newest == valid for newest, valid, _ in seen)
     assert max(count for _, _, count in seen) <= 4  # two, the best, and the one that was just written
 
@@ -153,7 +154,7 @@ def test_c03_no_valid_checkpoint_is_exit_4_never_a_fresh_start(sittings):
 
 def test_c11_a_checkpoint_that_is_not_there_is_exit_4_with_what_there_is(sittings):
     with pytest.raises(UserError, match="no such run"):
-        _ = sitting.evaluate_run and __import__("striate.run.folder", fromlist=["open_run"]).open_run(sittings.out / "y")
+        open_run(sittings.out / "y")
     sittings.train(until=3)
     began = time.monotonic()
     with pytest.raises(CheckpointError, match=r"step-99: no such checkpoint\. There are: step-3\."):
@@ -170,8 +171,7 @@ def test_c11_a_checkpoint_that_is_not_there_is_exit_4_with_what_there_is(sitting
     ids=lambda changes: next(iter(changes)),
 )
 def test_c12_another_recipe_under_the_same_name_is_exit_2_with_a_table(sittings, changes):
-    with sittings.prepared():
-        pass
+    sittings.train(until=1)
     with pytest.raises(UserError, match="this run exists with another recipe") as caught, sittings.prepared(**changes):
         pass
     ((name, value),) = changes.items()
@@ -190,8 +190,7 @@ def test_c12_an_override_is_said_and_stored(sittings):
 
 def test_c12_other_classes_or_images_are_exit_4_with_the_difference(sittings, tmp_path):
     shutil.copytree(sittings.photos, tmp_path / "copy")
-    with sittings.prepared(data=str(tmp_path / "copy")):
-        pass
+    sittings.train(until=1, data=str(tmp_path / "copy"))
     (tmp_path / "copy" / "train" / "red" / "0.jpg").unlink()
     with pytest.raises(CheckpointError, match=r"(?s)the train images changed.*red/0\.jpg.*--accept-data-change"):
         with sittings.prepared(data=str(tmp_path / "copy")):
@@ -201,6 +200,12 @@ def test_c12_other_classes_or_images_are_exit_4_with_the_difference(sittings, tm
     with pytest.raises(CheckpointError, match=r"its classes are not those of .* \(missing: red; new: rot\)"):
         with sittings.prepared(data=str(tmp_path / "copy")):
             pass
+
+
+def test_a_run_that_never_began_holds_no_name(sittings):
+    with pytest.raises(UserError, match="no option 'steam'"):
+        sittings.train(model__options__steam="small")
+    assert sittings.train(until=1)[-1].kind == "end"
 
 
 def test_new_starts_beside_the_run(sittings):
@@ -239,7 +244,9 @@ def test_c13_weights_of_another_variant_are_refused(sittings):
     path = sittings.run.checkpoints / "step-3"
     for name in ("model", "ema"):
         assert checkpoint._variant((path / f"{name}.safetensors").read_bytes()) == "basic"
-    safetensors.torch.save_file(safetensors.torch.load_file(path / "model.safetensors"), path / "model.safetensors", {"variant": "v1"})
+    safetensors.torch.save_file(
+        safetensors.torch.load_file(path / "model.safetensors"), path / "model.safetensors", {"variant": "v1"}
+    )
     seal(path)
     with pytest.raises(CheckpointError, match="of variant 'v1', the network is 'basic'"):
         sittings.train()
@@ -273,13 +280,12 @@ def test_c16_missing_tensors_are_an_error_that_names_them(sittings, part):
 # ---------------------------------------------------------------- T15, T16, T18, T19
 
 
-@pytest.mark.parametrize("jump_s", [-3600.0, 86_400.0])
-def test_t15_a_clock_that_jumps_changes_no_rate_and_no_order(sittings, monkeypatch, jump_s):
+def test_t15_t19_a_clock_that_jumps_changes_no_rate_and_no_order(sittings, monkeypatch):
     real, calls = time.time, []
 
     def jumping() -> float:
         calls.append(1)
-        return real() + (jump_s if len(calls) > 6 else 0.0)
+        return real() + (0.0 if len(calls) < 6 else -3600.0 if len(calls) < 12 else 86_400.0)
 
     monkeypatch.setattr(time, "time", jumping)
     records, code = sittings.sit()
@@ -289,8 +295,8 @@ def test_t15_a_clock_that_jumps_changes_no_rate_and_no_order(sittings, monkeypat
     assert all(values["images_per_s"] > 0 and 0 <= values["wait_share"] <= 1 for values in steps)
     elapsed = [values["elapsed_s"] for values in steps]
     assert elapsed == sorted(elapsed) and 0 <= elapsed[0] and elapsed[-1] < 600
-    ends = [values["time"] for values in steps]
-    assert (ends[-1] - ends[0] < 0) == (jump_s < 0)  # the wall clock did jump
+    clock = [record.values["time"] for record in records]
+    assert min(clock) < clock[0] - 1800 and max(clock) > clock[0] + 80_000  # it did jump
     # T19: the same command on the finished run takes no step.
     before = {file: file.stat().st_mtime_ns for file in sittings.run.path.rglob("*") if file.is_file() and file.name != "lock"}
     again, code = sittings.sit()
@@ -321,6 +327,7 @@ def test_t18_another_number_of_threads_is_said_and_goes_on(sittings, monkeypatch
     path = sittings.run.checkpoints / "step-3"
     rewrite(path, lambda state: state["environment"].update(described(torch.device("cpu")), threads=64))  # type: ignore[attr-defined]
     monkeypatch.setattr(machine, "threads_wanted", lambda: 1)
+    monkeypatch.setattr(sitting, "_finish", lambda *_: (line for line in ()))  # neither scored nor reported: that takes seconds
     records, code = sittings.sit()
     notes = [record.values["text"] for record in records if record.kind == "note"]
     assert code == 0 and notes[0] == "From here on not bit-exact: threads 64 → 1."

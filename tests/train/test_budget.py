@@ -170,7 +170,8 @@ class Machine:
     ) -> list[Record]:
         """One sitting; `resumed` is the state that an earlier one saved."""
         model = nn.Linear(1, 1)
-        state = State(model, torch.optim.SGD(model.parameters()), None, torch.amp.GradScaler("cpu", enabled=False), Plan(10**9))
+        plan = budget.first_plan(None, round(100 * recipe.optim.warmup_epochs))
+        state = State(model, torch.optim.SGD(model.parameters()), None, torch.amp.GradScaler("cpu", enabled=False), plan)
         for name, value in (resumed or {}).items():
             setattr(state, name, value)
         index: Any = range(100)
@@ -197,8 +198,11 @@ class Machine:
         self.time.now += max(1e-4, self.step_s(self.time.now - 1000.0))
         return Outcome(1.0, {}, 0, 2, 1.0)
 
-    def evaluate(self, training: Any, stop: Stop, pace: Any) -> list[Record]:
-        self.time.now += self.evaluation_s
+    def evaluate(self, training: Any, stop: Stop, pace: Any) -> list[Record] | None:
+        for _ in range(10):
+            if stop.reason(pace.reserve_s()):
+                return None
+            self.time.now += self.evaluation_s / 10
         training.state.evaluated_step = training.state.step
         training.state.evaluations += 1
         return [Record("evaluation", training.state.step)]

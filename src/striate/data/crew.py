@@ -211,9 +211,11 @@ class _Worker:
     process: BaseProcess
     line: connection.Connection[Any, Any]
     orders: int = 0  # jobs given and not yet answered
-    has_answered: bool = False
+    is_ready: bool = False  # it has said so
 
 
+_READY: Final = -1  # the number of a worker's first message
+_START_S: Final = 120.0  # a fresh Python that imports torch from a slow disk, on a busy machine
 _ORDERS: Final = 2  # one in work, one waiting in the pipe
 
 
@@ -274,7 +276,8 @@ def _manage(
             yield answer
             continue
         by_line = {worker.line: worker for worker in workers}
-        ready = connection.wait(list(by_line), timeout_s)
+        is_starting = not all(worker.is_ready for worker in workers)
+        ready = connection.wait(list(by_line), max(timeout_s, _START_S) if is_starting else timeout_s)
         if not ready:
             busy = [worker for worker in workers if worker.orders]
             names = ", ".join(f"worker {worker.number} (process {worker.process.pid})" for worker in busy)
@@ -285,9 +288,11 @@ def _manage(
                 number, results_of = worker.line.recv()
             except (EOFError, OSError):
                 raise _death(worker, rows_W) from None
-            results[number] = results_of
-            worker.orders -= 1
-            worker.has_answered = True
+            if number == _READY:
+                worker.is_ready = True
+            else:
+                results[number] = results_of
+                worker.orders -= 1
 
 
 _DEATHS: Final = {
@@ -301,7 +306,7 @@ def _death(worker: _Worker, rows_W: NDArray[np.int64]) -> Stuck:
     worker.process.join(_JOIN_S)
     code = worker.process.exitcode
     how = f"ended with exit code {code}"
-    if not worker.has_answered:
+    if not worker.is_ready:
         how += " as it started (a script that uses worker processes must begin with: if __name__ == '__main__')"
     if code is not None and code < 0:
         name = signal.Signals(-code).name
@@ -323,6 +328,8 @@ def _serve(number: int, count: int, work: ProcessWork, line: connection.Connecti
     def note(row: int) -> None:
         rows_W[number] = row
 
+    with contextlib.suppress(OSError):
+        line.send((_READY, None))
     while True:
         try:
             order, job = line.recv()

@@ -84,11 +84,11 @@ class Facts:
 
     @property
     def main(self) -> Evaluation | None:
-        """The evaluation that the report is about: the run's own validation set before others, one view before many, then the newest."""
+        """What the report is about: the run's own validation set before others, one view before many, then the newest."""
         val = self.data.get("splits", {}).get("val", {}).get("fingerprint")
 
         def rank(one: Evaluation) -> tuple[bool, bool, bool, float]:
-            is_others = val is not None and one.summary.get("data_fingerprint", val) != val
+            is_others = val is not None and one.summary.get("data_fingerprint") not in (None, val)
             return one.split != "val", is_others, one.views != "center", -one.written
 
         return min(self.evaluations, key=rank, default=None)

@@ -91,7 +91,7 @@ def steps(
                     due = time.monotonic() - saved_at >= b.save_every_s or _plan_due(training, limit_s, clock, pace)
                     # A step that was saved without its evaluation, because the sitting had to end, is saved again with it.
                     if scored_now or (state.step != saved_step and (finished or reason or due)):
-                        if limit_s is not None and not finished:
+                        if limit_s is not None and not finished and pace.step_s > 0:  # else nothing is measured yet
                             state.plan = _replanned(training, limit_s, clock, pace)
                             pace.planned(clock.elapsed_s())
                             yield Record("plan", state.step, state.plan.to_plain())
