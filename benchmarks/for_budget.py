@@ -55,11 +55,11 @@ def main() -> int:
     runs = []
     with tempfile.TemporaryDirectory(prefix="for-budget-") as out:
         for number in range(given.runs):
-            runs.append(one_run(Path(out), f"run-{number}", given.time, number))
+            one = one_run(Path(out), f"run-{number}", given.time, number)
+            runs.append(one)
             print(
-                f"run {number}: {runs[-1]['share_of_time']:.1%} of the time, last rate {runs[-1]['last_rate_share']:.2%} of the peak, "
-                f"{runs[-1]['steps']} steps, {runs[-1]['plans']} plans, {runs[-1]['evaluations']} evaluations, "
-                f"top-1 {runs[-1]['last_top1']:.1%}"
+                f"run {number}: {one['share_of_time']:.1%} of the time, last rate {one['last_rate_share']:.2%} of the peak, "
+                f"{one['steps']} steps, {one['plans']} plans, {one['evaluations']} evaluations, top-1 {one['last_top1']:.1%}"
             )
     good = all(LEAST <= run["share_of_time"] <= MOST and run["last_rate_share"] < LAST_RATE for run in runs)
     print("all within the limits" if good else "A LIMIT IS MISSED")

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -44,7 +45,7 @@ WORKERS = ("0", "2", "processes:2")
 SITTING_LIMIT_S = 300.0
 
 # Writes a hash of each training batch, with the step as BatchNorm's counter (a part of the checkpoint) has it.
-NETWORK = '''
+NETWORK = """
 import hashlib
 import os
 
@@ -81,7 +82,7 @@ class Network(nn.Module):
 
 def network(num_classes):
     return Network(num_classes)
-'''
+"""
 _LINE_BYTES = 8 + 1 + 32 + 1
 
 
@@ -90,10 +91,11 @@ _LINE_BYTES = 8 + 1 + 32 + 1
 
 @dataclass(frozen=True)
 class Kill:
-    """One kill. aim: start, random or save. inside: what it fell into, by what it left behind.
+    """One kill.
 
-    step: steps that had begun. resumed: the step that the next sitting went on from.
-    lost_bytes: of finished checkpoints that the next sitting could not use.
+    aim: prepare (the run folder is half made), start, random or save. inside: what it fell into, by what it left behind.
+    step: steps that had begun, 0 before the first of the sitting. resumed: the step that the run then went on from.
+    lost_bytes: of finished checkpoints later than that.
     """
 
     run: str
@@ -238,10 +240,8 @@ class Training:
 
 def end(process: subprocess.Popen[bytes]) -> None:
     """SIGKILL for the whole process group, and waits for it."""
-    try:
+    with contextlib.suppress(ProcessLookupError):  # nothing of it is left
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # nothing of it is left
     process.wait()
 
 
@@ -292,41 +292,26 @@ def chain(training: Training, kills: int, seed: int) -> list[Kill]:
     """All sittings of one run: `kills` that are killed, and one to its end."""
     dice = random.Random(f"{training.name} {seed}")
     found: list[Kill] = []
-    before: dict[int, int] = {}
+    finished: list[dict[int, int]] = []
     for number in range(kills):
         aim = dice.choices(("start", "random", "save"), (1, 4, 4))[0]
-        if number == 0:
+        if number == 0:  # one kill that leaves half a run folder, whatever the dice say
             aim = "prepare" if training.resident == "no" else "save"
-        kill = sit_and_kill(training, aim, dice.choice(WORKERS), dice, (number + 1) * STEPS_PER_KILL)
-        _settle(training, found, before, kill)
-        found.append(kill)
-        before = training.finished_checkpoints()
+        found.append(sit_and_kill(training, aim, dice.choice(WORKERS), dice, (number + 1) * STEPS_PER_KILL))
+        finished.append(training.finished_checkpoints())
     training.finish(dice.choice(WORKERS))
-    _settle(training, found, before, None)
-    return found
+    return [_settled(training, kill, finished[number], number + 2) for number, kill in enumerate(found)]
 
 
-def _settle(training: Training, found: list[Kill], before: dict[int, int], now: Kill | None) -> None:
-    """Completes the last kill by what the sitting after it did: where it went on, and which checkpoints it passed over.
+def _settled(training: Training, kill: Kill, finished: dict[int, int], sitting: int) -> Kill:
+    """The kill with what came after it: from which step the run went on, and which checkpoints were not used.
 
-    before: the finished checkpoints that the kill left. now: the kill that ended that sitting; one before the first
-    step says nothing, as the checkpoints are still those that were there.
+    finished: {step: bytes} of the finished checkpoints that the kill left. sitting: the first one after the kill.
     """
-    if not found:
-        return
-    last = found[-1]
-    newest = max(before, default=0)
-    resumed = newest
-    lines = [line for line in _lines(training.batches_file(training.sittings))]
-    if lines:
-        resumed = lines[0][0]
-    elif now is not None:
-        before = {step: size for step, size in before.items() if step not in training.finished_checkpoints()}
-        newest, resumed = max(before, default=0), 0
-    lost = sum(size for step, size in before.items() if step > resumed) if newest > resumed else 0
-    begun = max((kill.step for kill in found), default=0) if last.step == 0 else last.step
-    resumed = resumed if lines else min(begun, max(training.finished_checkpoints(), default=0))
-    found[-1] = dataclasses.replace(last, step=begun, resumed=resumed, lost_bytes=lost)
+    firsts = (next(_lines(training.batches_file(number)), None) for number in range(sitting, training.sittings + 1))
+    resumed = next(first[0] for first in firsts if first is not None)
+    lost = sum(size for step, size in finished.items() if step > resumed)
+    return dataclasses.replace(kill, resumed=resumed, lost_bytes=lost)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -355,10 +340,14 @@ def batches(training: Training) -> tuple[dict[int, str], int, list[str]]:
 
 def compare(reference: Training, killed: Training) -> Iterator[str]:
     """What differs at the end of two runs, in words."""
+    from striate import recipe as recipes
     from striate.files import sha256_bytes
     from striate.run import checkpoint
     from striate.run.folder import Run
 
+    for name in recipes.differences(Run(reference.folder).recipe, Run(killed.folder).recipe):
+        if name != "data.resident":
+            yield f"{killed.name}: recipe {name}"
     ends = []
     for training in (reference, killed):
         last = checkpoint.newest(training.checkpoints)[0]
@@ -368,20 +357,16 @@ def compare(reference: Training, killed: Training) -> Iterator[str]:
             for part, group in (("model", last.model), ("optimizer", last.optimizer), ("ema", last.ema or {}))
             for name, tensor in group.items()
         }
-        # The recipe's hash holds data.resident, in which the two may differ; the recipes are compared below.
+        # The recipe's hash holds data.resident, in which the two may differ; the recipes were compared above.
         state = {name: value for name, value in last.state.items() if name not in {"elapsed_s", "recipe"}}
         records = [
             {name: record[name] for name in ("kind", "step", "loss", "top1", "lr", "gradient_norm", "weights") if name in record}
             for record in Run(training.folder).log()
             if record["kind"] in {"step", "evaluation"}
         ]
-        recipe = json.loads((training.folder / "recipe.json").read_text())
-        for part in (recipe, recipe["_typed"]["changes"], recipe["_typed"]["recipe"]):
-            part.get("data", {}).pop("resident", None)
-            part.pop("data.resident", None)
         best = json.loads((training.folder / "best.json").read_text())
-        ends.append((last.step, tensors, state, records, recipe, best, batches(training)[0]))
-    words = ("last step", "tensor", "state", "log", "recipe", "best.json", "batch of step")
+        ends.append((last.step, tensors, state, records, best, batches(training)[0]))
+    words = ("last step", "tensor", "state", "log", "best.json", "batch of step")
     for what, ours, theirs in zip(words, *ends, strict=True):
         if isinstance(ours, dict) and isinstance(theirs, dict):
             for name in sorted({*ours, *theirs}, key=str):
@@ -453,7 +438,10 @@ def main() -> int:
         result = campaign(home, given.kills, given.seed)
         data = "Tiny ImageNet" if (home / "images" / "train").is_dir() and os.environ.get("STRIATE_TEST_DATA") else "rendered"
     for kill in result.kills:
-        print(f"{kill.run:<10} aimed at {kill.aim:<8} fell into {kill.inside:<9} at step {kill.step:>5}, went on from {kill.resumed:>5}")
+        print(
+            f"{kill.run:<10} aimed at {kill.aim:<8} fell into {kill.inside:<9} at step {kill.step:>5}, "
+            f"went on from {kill.resumed:>5}"
+        )
     numbers = result.numbers()
     for name, value in numbers.items():
         print(f"{name.replace('_', ' ')}: {value}")

@@ -187,7 +187,7 @@ def test_absent_fields_take_their_defaults_and_comments_are_passed_over():
 def test_no_recipe_of_that_name_lists_the_nearest():
     with pytest.raises(UserError, match=r"No recipe 'kth-dd'\. Did you mean 'kth-d'.*Recipes: small, kth-a"):
         catalog.find("kth-dd")
-    with pytest.raises(UserError, match="nothing.json: cannot be read"):
+    with pytest.raises(UserError, match=r"nothing\.json: cannot be read"):
         catalog.find("nothing.json")
 
 

@@ -149,7 +149,14 @@ def sit(images: Path, tmp_path: Path) -> Sit:
     ) -> End:
         named = {key.replace("__", "."): value for key, value in changes.items()}
         request = sitting.Request(
-            str(images), "defaults", {**CHANGES, **named}, tmp_path / "runs", name, workers=workers, device="cpu", override=override
+            str(images),
+            "defaults",
+            {**CHANGES, **named},
+            tmp_path / "runs",
+            name,
+            workers=workers,
+            device="cpu",
+            override=override,
         )
         records = []
         with contextlib.ExitStack() as stack:

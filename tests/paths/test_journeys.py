@@ -61,7 +61,10 @@ def test_train_evaluate_predict_report(images: Path, tmp_path: Path, capsys: pyt
 
     # One file, by its name, gets the class that its row in the predictions has.
     photo = images / "val" / found.keys[3].removeprefix("val/")
-    assert cli.run(["predict", str(run), str(photo), "--top", "2", "--device", "cpu", "--csv", str(tmp_path / "out.csv"), "--json"]) == 0
+    assert (
+        cli.run(["predict", str(run), str(photo), "--top", "2", "--device", "cpu", "--csv", str(tmp_path / "out.csv"), "--json"])
+        == 0
+    )
     out = _json(capsys)
     assert (out["expected"], out["bad"]) == (1, 0)
     row = out["rows"][0]

@@ -23,7 +23,9 @@ def kill_campaign() -> ModuleType:
 
 
 @pytest.mark.slow
-def test_t01_t02_six_kills_and_the_end_is_the_same(kill_campaign: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_t01_t02_six_kills_and_the_end_is_the_same(
+    kill_campaign: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("STRIATE_TEST_DATA", raising=False)
     result = kill_campaign.campaign(tmp_path, 6, seed=0)
     numbers = result.numbers()

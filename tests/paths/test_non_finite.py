@@ -64,7 +64,9 @@ def test_t06_a_run_with_skipped_steps_resumes_to_the_same_end(sit: Any, whiten: 
     whiten({2, 3, 6})
     whole = sit("whole", model__name="path_networks:spoilt")
     stop = Stop()
-    cut = sit("cut", stop, model__name="path_networks:spoilt", on=lambda record: record.kind == "skip" and stop.request("SIGTERM"))
+    cut = sit(
+        "cut", stop, model__name="path_networks:spoilt", on=lambda record: record.kind == "skip" and stop.request("SIGTERM")
+    )
     assert (cut.exit_code, cut.last.step, cut.last.state["skipped_in_row"]) == (75, 3, 1)
     assert sit("cut", model__name="path_networks:spoilt").differences(whole) == []
 
@@ -88,16 +90,30 @@ def test_t07_an_infinite_loss_for_ever_ends_the_run_long_before_the_scale_is_0(s
 
 def test_t08_divergence_is_never_saved(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train = ["train", str(images), "--model", "path_networks:small", "--img-size", "32", "--batch-size", "12", "--steps", "40"]
-    train += ["--recipe", "small", "--optimizer", "sgd", "--lr", "1e20", "--optim.warmup-epochs", "0", "--budget.save-every-s", "1e-6"]
+    train += [
+        "--recipe",
+        "small",
+        "--optimizer",
+        "sgd",
+        "--lr",
+        "1e20",
+        "--optim.warmup-epochs",
+        "0",
+        "--budget.save-every-s",
+        "1e-6",
+    ]
     assert cli.run([*train, "--device", "cpu", "--out", str(tmp_path), "--name", "run"]) == 5
-    assert "is not finite" in capsys.readouterr().err or "in a row" in capsys.readouterr().err
+    said = capsys.readouterr().err  # what is met first depends on the machine's arithmetic
+    assert any(words in said for words in ("is not finite", "steps in a row", "the weights have diverged"))
     run = open_run(tmp_path / "run")
     assert (run.status["state"], run.status["exit_code"]) == ("failed", 5)
     assert _all_finite(run.checkpoints)
     assert [record for record in run.log() if record["kind"] == "end"][-1]["exit_code"] == 5
 
 
-def test_t08_a_state_with_a_weight_that_is_not_finite_is_refused(sit: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_t08_a_state_with_a_weight_that_is_not_finite_is_refused(
+    sit: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     from striate.train.step import Step
 
     real = Step.__call__

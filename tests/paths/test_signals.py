@@ -36,7 +36,7 @@ def test_t03_t04_sigterm_saves_and_exits_75_and_the_same_command_goes_on(images:
         with open(out, "wb") as file:
             process = subprocess.Popen([*command, "--steps", "100000"], env=environment, stdout=file, stderr=file)
             try:
-                _wait_for(lambda: log.exists() and b'"kind": "step"' in log.read_bytes()[began:], process, out)
+                _wait_for(lambda began=began: log.exists() and b'"kind": "step"' in log.read_bytes()[began:], process, out)
                 for _ in range(signals):
                     process.send_signal(signal.SIGTERM)
                 assert process.wait(60) == 75, out.read_text()

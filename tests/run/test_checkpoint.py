@@ -268,7 +268,7 @@ class Calls:
     def _file(self, path: Path, mode: str, buffering: int = -1) -> Any:
         calls = self
         calls.call("open", path.name)
-        file = builtins.open(path, mode, buffering=buffering)
+        file = builtins.open(path, mode, buffering=buffering)  # noqa: SIM115 - closed by Recorded
         calls._open_files[file.fileno()] = path.name
 
         class Recorded:

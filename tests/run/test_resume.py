@@ -193,13 +193,11 @@ def test_c12_other_classes_or_images_are_exit_4_with_the_difference(sittings, tm
     sittings.train(until=1, data=str(tmp_path / "copy"))
     (tmp_path / "copy" / "train" / "red" / "0.jpg").unlink()
     with pytest.raises(CheckpointError, match=r"(?s)the train images changed.*red/0\.jpg.*--accept-data-change"):
-        with sittings.prepared(data=str(tmp_path / "copy")):
-            pass
+        sittings.train(data=str(tmp_path / "copy"))
     for split in ("train", "val"):
         (tmp_path / "copy" / split / "red").rename(tmp_path / "copy" / split / "rot")
     with pytest.raises(CheckpointError, match=r"its classes are not those of .* \(missing: red; new: rot\)"):
-        with sittings.prepared(data=str(tmp_path / "copy")):
-            pass
+        sittings.train(data=str(tmp_path / "copy"))
 
 
 def test_a_run_that_never_began_holds_no_name(sittings):
@@ -294,7 +292,7 @@ def test_t15_t19_a_clock_that_jumps_changes_no_rate_and_no_order(sittings, monke
     assert [values["step"] for values in steps] == list(range(1, 9))
     assert all(values["images_per_s"] > 0 and 0 <= values["wait_share"] <= 1 for values in steps)
     elapsed = [values["elapsed_s"] for values in steps]
-    assert elapsed == sorted(elapsed) and 0 <= elapsed[0] and elapsed[-1] < 600
+    assert elapsed == sorted(elapsed) and elapsed[0] >= 0 and elapsed[-1] < 600
     clock = [record.values["time"] for record in records]
     assert min(clock) < clock[0] - 1800 and max(clock) > clock[0] + 80_000  # it did jump
     # T19: the same command on the finished run takes no step.

@@ -10,10 +10,17 @@ from striate.train import schedule
 REST = {"drop_epochs": (2.0, 3.0), "drop_factor": 0.1, "inverse_decay": 0.5, "final": 0.0}
 
 
-def _share(shape: schedule.Shape, step: int, total: int = 8, warmup_steps: int = 0, per_epoch: int = 2, **changes: float) -> float:
+def _share(
+    shape: schedule.Shape, step: int, total: int = 8, warmup_steps: int = 0, per_epoch: int = 2, **changes: float
+) -> float:
     arguments = {**REST, **changes}
     return schedule.share(
-        shape, step=step, epoch=step / per_epoch, progress=step / total, warmup_steps=warmup_steps, **arguments  # type: ignore[arg-type]
+        shape,
+        step=step,
+        epoch=step / per_epoch,
+        progress=step / total,
+        warmup_steps=warmup_steps,
+        **arguments,  # type: ignore[arg-type]
     )
 
 

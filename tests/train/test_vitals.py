@@ -23,7 +23,9 @@ def test_norms_by_hand() -> None:
     torch.optim.SGD(model.parameters(), lr=0.1).step()
     found = vitals.after()
     assert found["fc1"] == pytest.approx({"weight": 5.0, "gradient": math.sqrt(5), "update": 0.1 * math.sqrt(5)}, rel=1e-5)
-    assert found["fc2"] == pytest.approx({"weight": 1.0, "gradient": math.sqrt(11**2 + 1), "update": 0.1 * math.sqrt(122)}, rel=1e-5)
+    assert found["fc2"] == pytest.approx(
+        {"weight": 1.0, "gradient": math.sqrt(11**2 + 1), "update": 0.1 * math.sqrt(122)}, rel=1e-5
+    )
 
 
 def test_norm_of_several_tensors_and_of_none() -> None:

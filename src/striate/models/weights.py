@@ -19,12 +19,11 @@ _WRAPPERS = ("module", "_orig_mod")
 def load(model: nn.Module, source: Path | str) -> None:
     """Puts the weights and buffers of a safetensors file, or of a run's checkpoint folder, into `model`.
 
-    Of a folder the averaged weights (ema.safetensors) are taken if it has them, else model.safetensors.
+    Of a folder the raw weights (model.safetensors) are taken; name ema.safetensors for the averaged ones.
     Raises UserError when there is no such file or it is of another kind; CheckpointError when it is broken, or as `put`.
     """
     path = Path(source)
-    if path.is_dir():
-        path = path / ("ema.safetensors" if (path / "ema.safetensors").is_file() else "model.safetensors")
+    path = path / "model.safetensors" if path.is_dir() else path
     if not path.is_file():
         raise UserError(f"{path}: no such weight file. Give a .safetensors file, or a checkpoint folder of a run.")
     if path.suffix != ".safetensors":
