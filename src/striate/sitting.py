@@ -35,6 +35,8 @@ from striate.train.resolve import median_side_px, resolve
 
 # Layouts whose published results ignore EXIF orientation.
 AS_THEY_LIE = ("ILSVRC", "Tiny ImageNet")
+# Fields that the weights, the view or the split of a run were made with: no --override accepts them.
+MADE_WITH = {f"data.{name}" for name in ("size_px", "fit", "crop_share", "interpolation", "normalise", "exif", "val_share")}
 
 
 @dataclass(frozen=True)
@@ -207,6 +209,12 @@ def _existing(run: Run, request: Request, splits: Splits, typed: Typed, display:
     accepted = identity.reconcile(run, typed, request.override)
     recipe = run.recipe
     _same_data(run, request, splits, display)
+    fixed = [name for name in accepted if name in MADE_WITH or name.startswith("model.")]
+    if fixed:
+        raise UserError(
+            f"{run.path}: {', '.join(fixed)} cannot change within a run, whose weights and view were "
+            "made with it. Start beside it with --new."
+        )
     if accepted:
         recipe = recipes.check(recipes.change(recipe, {name: new for name, (_, new) in accepted.items() if new is not None}))
         run.write(typed, recipe)

@@ -163,7 +163,9 @@ def steps(
                             "total_steps": state.plan.total_steps if limit_s is None or state.plan.start_step else None,
                         }
                         yield Record("step", state.step, facts | pace.speed())
-            except torch.OutOfMemoryError as error:
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not _is_about_memory(error):
+                    raise
                 raise ResourceError(_out_of_memory(training)) from error
             except (DataError, ResourceError):
                 if state.step > saved_step:  # what stops the run now must not cost the steps since the last save
@@ -286,24 +288,25 @@ def _skipped(training: Training, outcome: Outcome) -> Record:
     return Record("skip", state.step, facts)
 
 
+def _is_about_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out; on the CPU torch says it with a plain RuntimeError."""
+    return not isinstance(error, RuntimeError) or "allocate memory" in str(error) or "out of memory" in str(error).lower()
+
+
 def _out_of_memory(training: Training) -> str:
-    """Finds the largest batch that fits, by halving, and says it."""
-    o = training.recipe.optim
-    torch.cuda.empty_cache()
-    size = o.batch_size // o.accumulate
+    """Finds the largest batch that fits, by halving (on a GPU, where trying is safe), and says it."""
+    o, device = training.recipe.optim, training.device
+    at_once = o.batch_size // o.accumulate
+    size = at_once
     while size > 1:
         size //= 2
-        try:
-            side = training.recipe.data.size_px
-            images = torch.zeros(size, 3, side, side, device=training.device)
-            with torch.autocast(training.device.type, torch.bfloat16):
-                outputs = training.state.model(images)
-            (outputs if isinstance(outputs, torch.Tensor) else outputs[0]).sum().backward()
-            training.state.optimizer.zero_grad(set_to_none=True)
+        if device.type != "cuda" or training.step.fits(size, training.recipe.data.size_px):
             break
-        except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
+    accumulate = next(
+        parts for parts in range(1, o.batch_size + 1) if o.batch_size % parts == 0 and o.batch_size // parts <= size
+    )
+    fits = f"; {size} fit" if device.type == "cuda" else ""
     return (
-        f"Out of memory on {training.device} with {o.batch_size // o.accumulate} images at once; {size} fit. "
-        f"Use --optim.accumulate {-(-o.batch_size // size)} to keep the batch of {o.batch_size}, or --batch-size {size}."
+        f"Out of memory on {device} with {at_once} images at once{fits}. Use --optim.accumulate {accumulate} to keep the batch "
+        f"of {o.batch_size}, or --batch-size {size}."
     )

@@ -128,6 +128,20 @@ class Step:
             dead_share=dead.shares if watched else None,
         )
 
+    def fits(self, count: int, size_px: int) -> bool:
+        """Whether a forward and backward pass of that many black images finds enough memory; nothing is updated."""
+        images = torch.zeros(count, 3, size_px, size_px, dtype=torch.uint8)
+        try:
+            pixels = self._view.normalise(images.to(self._device), torch.float32).contiguous(memory_format=self._format)
+            _, heads = self._losses(pixels, torch.zeros(count, dtype=torch.int64, device=self._device))
+            losses_of.total(heads, self._aux_weight, 0.0, []).backward()  # type: ignore[no-untyped-call]
+        except torch.OutOfMemoryError:
+            return False
+        finally:
+            self.optimizer.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+        return True
+
     def _micro_batches(self, batch: Batch) -> list[tuple[torch.Tensor, torch.Tensor]]:
         images = batch.images.to(self._device, non_blocking=True)
         labels = batch.labels.to(self._device, non_blocking=True)
