@@ -3,7 +3,7 @@
     python benchmarks/kill_campaign.py --kills 60 [--seed 0] [--keep DIR] [--write benchmarks/results/kill_campaign.json]
 
 Each sitting is a real `striate train` in a process group of its own, on JPEG files (a part of Tiny ImageNet where
-STRIATE_TEST_DATA names it, else rendered ones), with random crops and flips, dropout, AdamW, EMA, and two checkpoints
+STRIATE_TEST_DATA names it, else rendered ones), with random crops and flips, dropout, AdamW, EMA, and three checkpoints
 a second. Kills fall at random moments of the training, into saves (as soon as a temporary folder is seen), and before
 the first step. The workers change from sitting to sitting. The kills are shared by two runs, one that decodes each
 image anew and one that keeps the pixels in memory. Both must end as the run that was never killed, in
@@ -38,9 +38,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-STEPS_PER_KILL = 40  # a run can then take all its kills before it is finished
+STEPS_PER_KILL = 80  # a run can then take all its kills before it is finished
 BATCH_SIZE = 16
-SAVE_EVERY_S = 0.5
+SAVE_EVERY_S = 0.3
 WORKERS = ("0", "2", "processes:2")
 SITTING_LIMIT_S = 300.0
 
@@ -275,7 +275,11 @@ def sit_and_kill(training: Training, aim: str, workers: str, dice: random.Random
             if aim == "save" and is_saving:
                 if saves == 0:
                     time.sleep(after_seen_s)
-                    break
+                    os.killpg(process.pid, signal.SIGSTOP)  # so that the save cannot end between the look and the kill
+                    if training.is_saving():
+                        break
+                    os.killpg(process.pid, signal.SIGCONT)
+                    after_seen_s = 0.0  # too late for this one: the next at once
                 saves -= not was_saving
             was_saving = is_saving
             if begun >= most_steps:

@@ -428,7 +428,8 @@ def data_make(argv: list[str]) -> int:
         seed=given.seed,
         defects=given.defects,
     )
-    print(f"{given.folder}: {made}")
+    odd = f", {len(made.defects)} of them odd (defects.csv)" if made.defects else ""
+    print(f"{made.folder}: {made.train} training, {made.val} validation and {made.test} test images of {len(made.classes)} classes{odd}")
     if given.json:
         print(json.dumps(dataclasses.asdict(made), default=str))
     return DONE
