@@ -252,7 +252,7 @@ def sit_and_kill(training: Training, aim: str, workers: str, dice: random.Random
     Raises RuntimeError when the sitting ends by itself.
     """
     after_start_s, after_step_s, after_seen_s = dice.uniform(0.5, 4.0), dice.uniform(0.0, 1.5), dice.uniform(0.0, 0.004)
-    saves = dice.randint(0, 1)
+    saves = dice.randint(0, 2)
     process = training.start(workers)
     began, first_step_at, was_saving, begun = time.monotonic(), None, False, 0
     try:
@@ -288,7 +288,8 @@ def sit_and_kill(training: Training, aim: str, workers: str, dice: random.Random
     finally:
         end(process)
     begun = training.steps_begun()
-    inside = "save" if training.is_saving() else ("training" if begun else "start")
+    # Before its first step a sitting sweeps; what lies there until then is an earlier kill's.
+    inside = "start" if not begun else ("save" if training.is_saving() else "training")
     return Kill(training.name, aim, inside, workers, begun, 0, 0)
 
 
