@@ -363,7 +363,7 @@ def compare(reference: Training, killed: Training) -> Iterator[str]:
             for name, tensor in group.items()
         }
         # The recipe's hash holds data.resident, in which the two may differ; the recipes were compared above.
-        state = {name: value for name, value in last.state.items() if name not in {"elapsed_s", "recipe"}}
+        state = {name: value for name, value in last.state.items() if name not in {"elapsed_s", "pace", "recipe"}}
         records = [
             {name: record[name] for name in ("kind", "step", "loss", "top1", "lr", "gradient_norm", "weights") if name in record}
             for record in Run(training.folder).log()

@@ -122,7 +122,7 @@ class End:
             found += [f"{part} {name}" for name in ours.keys() ^ theirs.keys()]
             found += [f"{part} {name}" for name in ours.keys() & theirs.keys() if not torch.equal(ours[name], theirs[name])]
         for name in self.last.state.keys() | other.last.state.keys():
-            if name != "elapsed_s" and self.last.state.get(name) != other.last.state.get(name):
+            if name not in {"elapsed_s", "pace"} and self.last.state.get(name) != other.last.state.get(name):
                 found.append(f"state {name}: {self.last.state.get(name)} and {other.last.state.get(name)}")
         if self.run.best != other.run.best:
             found.append("best.json")

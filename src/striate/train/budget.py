@@ -7,7 +7,7 @@ import threading
 import time
 import types
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 # A time budget is planned to be used up to this share, so that a slow minute at the end does not break it.
@@ -44,11 +44,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Costs:
-    """Measured durations, in seconds: one step with its data, one evaluation, one save."""
+    """Measured durations, in seconds: one step with its data, one evaluation, one save; and the saves of plans to come."""
 
     step_s: float
     evaluation_s: float
     save_s: float
+    plans_left: int = 0
 
 
 def first_plan(total_steps: int | None, warmup_steps: int) -> Plan:
@@ -66,12 +67,23 @@ def replan(
     evaluations_left: how many evaluations a plan of so many total steps still holds. The last one and the last
     save always count. warmup_steps: as the recipe wants; at most a tenth of the new plan.
     """
-    left = int(max(0.0, remaining_s - costs.evaluation_s - costs.save_s) / max(costs.step_s, 1e-6))
-    extra = max(0, evaluations_left(step + left) - 1) * (costs.evaluation_s + costs.save_s)
-    left = int(max(0.0, remaining_s - costs.evaluation_s - costs.save_s - extra) / max(costs.step_s, 1e-6))
+    for_steps_s = remaining_s - costs.evaluation_s - (1 + costs.plans_left) * costs.save_s
+    left = int(max(0.0, for_steps_s) / max(costs.step_s, 1e-6))
+    for_steps_s -= max(0, evaluations_left(step + left) - 1) * (costs.evaluation_s + costs.save_s)
+    left = int(max(0.0, for_steps_s) / max(costs.step_s, 1e-6))
     total = step + left
     warmup = min(warmup_steps, max(1, total // 10)) if warmup_steps else 0
     return Plan(total, plan.warmup_steps if step >= plan.warmup_steps > 0 else warmup, step, plan.progress(step))
+
+
+def ended(plan: Plan, step: int) -> Plan:
+    """The plan of a training whose time is up: it ends here, so that no later sitting takes another step."""
+    return replace(plan, total_steps=step)
+
+
+def reopened(plan: Plan, step: int, done_share: float, warmup_steps: int) -> Plan:
+    """The plan of a training that has ended and was given more time: open-ended, from that share of the new budget on."""
+    return Plan(10**9, min(warmup_steps, step), step, done_share) if plan.total_steps <= step else plan
 
 
 class Clock:

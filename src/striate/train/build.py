@@ -16,7 +16,7 @@ from striate.data.layouts.splits import Splits
 from striate.data.loader import Source, Streaming, Workers
 from striate.errors import UserError
 from striate.files import write_json
-from striate.recipe import Recipe
+from striate.recipe import Recipe, seconds
 from striate.run import checkpoint
 from striate.run.folder import Run, build_model
 from striate.train import average, budget, optim
@@ -175,6 +175,11 @@ def _resume(training: Training, total: int | None) -> None:
     state = training.state
     if state.best is not None and state.best != training.run.best:  # a kill between a save and its best.json
         write_json(training.run.path / "best.json", state.best)
+    if training.recipe.budget.time is not None:
+        share = state.elapsed_s / seconds(training.recipe.budget.time)
+        if share < 0.9:  # ended, and then given more time: --override budget.time
+            warmup = round(training.recipe.optim.warmup_epochs * training.steps_per_epoch)
+            state.plan = budget.reopened(state.plan, state.step, share, warmup)
     if total is not None and state.plan.total_steps != total:
         training.notes.append(
             f"The schedule is laid anew over {total} steps instead of {state.plan.total_steps}, from step {state.step} on."

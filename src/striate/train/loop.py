@@ -64,6 +64,7 @@ def steps(
         limit_s = seconds(b.time) if b.time is not None else None
         clock = Clock(state.elapsed_s)
         pace = Pace(scoring.cost_steps(training))
+        pace.remember(state.pace)
         lr = 0.0
         saved_step, saved_at = (state.step if state.step else -1), time.monotonic()
         batches = train_batches(
@@ -95,7 +96,9 @@ def steps(
                             state.plan = _replanned(training, limit_s, clock, pace)
                             pace.planned(clock.elapsed_s())
                             yield Record("plan", state.step, state.plan.to_plain())
-                        state.elapsed_s = clock.elapsed_s()
+                        if limit_s is not None and finished:
+                            state.plan = budget.ended(state.plan, state.step)
+                        state.elapsed_s, state.pace = clock.elapsed_s(), pace.measured()
                         saved_step, saved_at = state.step, time.monotonic()  # first: a save that fails is not tried again
                         saved = _save(training)
                         pace.save_s = saved.seconds
@@ -224,7 +227,7 @@ def _replanned(training: Training, limit_s: float, clock: Clock, pace: Pace) -> 
     """The plan that uses up the time budget from here on."""
     state = training.state
     every = max(1, round(training.recipe.budget.evaluate_epochs * training.steps_per_epoch))
-    costs = Costs(pace.step_s, pace.evaluation_s, pace.save_s)
+    costs = Costs(pace.step_s, pace.evaluation_s, pace.save_s, pace.plans_left(limit_s, clock.elapsed_s()))
 
     def evaluations_left(total: int) -> int:
         wanted = total // every - state.step // every + 1

@@ -27,6 +27,7 @@ class Pace:
         self._evaluation_s: float | None = None
         self._evaluation_steps = guessed_evaluation_steps
         self._durations: deque[float] = deque(maxlen=200)
+        self._earlier_step_s = 0.0
         self._seen = 0
         self._images, self._seconds, self._waiting = 0, 0.0, 0.0
         self._reached: set[float] = set()
@@ -46,6 +47,15 @@ class Pace:
         if self._seen > _SETTLING_STEPS:
             self._durations.append(duration_s)
 
+    def remember(self, measured: dict[str, float | None]) -> None:
+        """Takes over what an earlier sitting measured (`measured`), until this one knows better."""
+        self._earlier_step_s = measured.get("step_s") or 0.0
+        self._evaluation_s = measured.get("evaluation_s")
+
+    def measured(self) -> dict[str, float | None]:
+        """What the next sitting starts with: step_s, evaluation_s."""
+        return {"step_s": self.step_s or None, "evaluation_s": self._evaluation_s}
+
     def evaluated(self, duration_s: float) -> None:
         """An evaluation of everything that is scored took that long."""
         self._evaluation_s = duration_s
@@ -63,9 +73,12 @@ class Pace:
 
     @property
     def step_s(self) -> float:
-        """Typical duration of a step with its data: the median of few, the mean of many without the extremes; 0 before any."""
+        """Typical duration of a step with its data: the median of few, the mean of many without the extremes.
+
+        Before any it is that of an earlier sitting, or 0.
+        """
         if not self._durations:
-            return 0.0
+            return self._earlier_step_s
         middle = statistics.median(self._durations)
         if len(self._durations) < 20:
             return middle
@@ -85,7 +98,7 @@ class Pace:
 
         limit_s, elapsed_s: of the training. steps_left: by the plan in force.
         """
-        if len(self._durations) < _LEAST_STEPS:
+        if len(self._durations) < _LEAST_STEPS or steps_left < _LEAST_STEPS:
             return False
         reached = {share for share in _REPLAN_SHARES if elapsed_s >= share * limit_s}
         remaining_s = limit_s - elapsed_s - self.evaluation_s - self.save_s
@@ -95,6 +108,10 @@ class Pace:
             return False
         self._reached |= reached
         return True
+
+    def plans_left(self, limit_s: float, elapsed_s: float) -> int:
+        """How many plans, each with its save, are still to come at fixed shares of the time."""
+        return sum(share * limit_s > elapsed_s for share in _REPLAN_SHARES)
 
     def planned(self, elapsed_s: float) -> None:
         """A plan was laid."""

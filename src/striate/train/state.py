@@ -22,8 +22,8 @@ class State:
 
     step: optimiser steps done (skipped ones count). elapsed_s: training time over all sittings.
     evaluated_step: step of the last evaluation, -1 before the first. bad: images that could not be read, with
-    reason. best: step, top1, weights, checkpoint, loss of the best evaluation. dropped_steps: skipped for
-    non-finite numbers, in all and in a row.
+    reason. best: step, top1, weights, checkpoint, loss of the best evaluation. skipped, skipped_in_row: steps not taken for
+    non-finite numbers, in all and in a row. pace: measured durations, for the plan of the next sitting.
     """
 
     model: nn.Module
@@ -39,8 +39,9 @@ class State:
     skipped_in_row: int = 0
     bad: dict[str, str] = field(default_factory=dict)
     best: dict[str, Any] | None = None
+    pace: dict[str, float | None] = field(default_factory=dict)
 
-    NUMBERS = ("step", "elapsed_s", "evaluated_step", "evaluations", "skipped", "skipped_in_row", "bad", "best")
+    NUMBERS = ("step", "elapsed_s", "evaluated_step", "evaluations", "skipped", "skipped_in_row", "bad", "best", "pace")
 
     def tensors(self) -> dict[str, Tensors]:
         """Tensors by file: model (weights and buffers), optimizer, and ema if one is kept."""
