@@ -88,7 +88,7 @@ class Facts:
         val = self.data.get("splits", {}).get("val", {}).get("fingerprint")
 
         def rank(one: Evaluation) -> tuple[bool, bool, bool, float]:
-            is_others = val is not None and one.summary.get("data_fingerprint") not in (None, val)
+            is_others = val is not None and one.summary.get("data_fingerprint") not in {None, "", val}
             return one.split != "val", is_others, one.views != "center", -one.written
 
         return min(self.evaluations, key=rank, default=None)

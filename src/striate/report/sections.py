@@ -350,7 +350,7 @@ def curves(facts: Facts) -> list[Chart]:
             one
             for one in (
                 *batches,
-                Series("train sample", "sample", log.curve("evaluation", key, split="train-sample", weights="raw")),
+                Series("train sample", "sample", log.curve("evaluation", key, split="train-sample")),
                 Series("val", "val", log.curve("evaluation", key, split="val", weights="raw")),
                 Series("val, EMA", "ema", log.curve("evaluation", key, split="val", weights="EMA")),
             )

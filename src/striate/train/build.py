@@ -119,11 +119,12 @@ def build(
     sample = machine.permutation(o.seed, "train sample", 0, len(splits.train))[
         : min(TRAIN_SAMPLE, len(splits.val or splits.train))
     ]
-    for index, split in ((splits.val, "val"), (splits.train.select(np.sort(sample), "train"), "train-sample")):
-        if index is not None:
-            one, more = _source(recipe, index, view, workers, progress)
-            scored.append(Images(index, one, split))
-            notes += more
+    if splits.val is not None:
+        one, more = _source(recipe, splits.val, view, workers, progress)
+        scored.append(Images(splits.val, one, "val"))
+        notes += more
+    part = splits.train.select(np.sort(sample), "train-sample")
+    scored.append(Images(part, _source(recipe, part, view, workers, progress)[0], "train-sample"))
     training = Training(
         recipe,
         run,
