@@ -36,7 +36,7 @@ LAYOUTS: tuple[Layout, ...] = ("folder", "ilsvrc", "tiny")
 DEFECTS = ("cmyk", "grey", "png-named-jpeg", "truncated", "16-bit", "exif-rotated", "alpha")
 
 # Counts in every file name of the cache: raise it when the pictures change.
-VERSION = 1
+VERSION = 2
 BUILTIN_CLASSES, BUILTIN_PER_CLASS, BUILTIN_VAL_PER_CLASS, BUILTIN_SEED = 12, 250, 40, 0
 
 TINY_SIDE_PX = 64

@@ -24,7 +24,7 @@ LONG_SIDE_PX = 400
 MOST_ASPECT = 1.2  # long side over short side
 AREA = (0.08, 0.34)  # box area as a share of the image; whole pixels then stay within 5 to 35 %
 OVERSAMPLING = 3  # shapes are drawn so many times larger and averaged: smooth edges
-MOST_HIDDEN = 0.2  # share of the thing's own pixels that an occluder may cover
+MOST_HIDDEN = 0.18  # share of the thing's own pixels that an occluder may cover
 GREY_EVERY = 50  # one file of so many is stored as grey
 
 
@@ -78,7 +78,7 @@ def pattern(dice: Dice, width: int, height: int) -> Image.Image:
             mask = Image.blend(mask, finer, share)
         return mask
     if kind == "blobs":
-        small = Image.new("L", (64, 64), dice.whole(0, 90))
+        small = Image.new("L", (64, 64), dice.whole(0, 80))
         draw = ImageDraw.Draw(small)
         for _ in range(dice.whole(6, 18)):
             x, y, radius = dice.between(0, 64), dice.between(0, 64), dice.between(3, 12)
@@ -244,7 +244,7 @@ def add_light(dice: Dice, image: Image.Image) -> Image.Image:
     """Uneven light, exposure, perhaps blur, and the sensor's noise."""
     width, height = image.size
     if dice.happens(0.7):
-        deepest = dice.whole(0, 90)
+        deepest = dice.whole(0, 80)
         light = Image.fromarray((255 - dice.grid(2, 2).astype(np.int32) * deepest // 255).astype(np.uint8))
         light = light.resize(image.size, Image.Resampling.BICUBIC)
         image = ImageChops.multiply(image, Image.merge("RGB", [light] * 3))
@@ -252,7 +252,7 @@ def add_light(dice: Dice, image: Image.Image) -> Image.Image:
     image = image.point([min(255, max(0, round(value * gain + floor))) for value in range(256)] * 3)
     if dice.happens(0.3):
         image = image.filter(ImageFilter.BoxBlur(dice.between(0.4, 1.2)))
-    strength = dice.between(0, 14)
+    strength = dice.between(0, 12)
     noise = Image.fromarray(dice.grid(height, width)).point(
         [round((value - 127.5) * strength / 127.5) + 128 for value in range(256)]
     )
@@ -266,7 +266,7 @@ def render(thing: Thing, seed: int, split: str, index: int) -> Scene:
     long = min(LONG_SIDE_PX, round(short * dice.between(1.0, MOST_ASPECT)))
     width, height = (short, long) if dice.happens(0.4) else (long, short)
     first = any_colour(dice)
-    second = any_colour(dice) if dice.happens(0.15) else shifted(first, dice.one_of((-1, 1)) * dice.whole(10, 45))
+    second = any_colour(dice) if dice.happens(0.15) else shifted(first, dice.one_of((-1, 1)) * dice.whole(10, 40))
     image = filled(dice, width, height, first, second)
     add_clutter(dice, image)
     box = add_thing(dice, image, thing, (first, second))

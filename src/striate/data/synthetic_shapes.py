@@ -148,14 +148,14 @@ def mug(dice: Dice) -> list[Part]:
 
 
 def key(dice: Dice) -> list[Part]:
-    bow, thick = dice.between(0.34, 0.48), dice.between(0.13, 0.19)
-    length, shaft = dice.between(1.25, 1.7), dice.between(0.13, 0.18)
+    bow, thick = dice.between(0.4, 0.52), dice.between(0.15, 0.21)
+    length, shaft = dice.between(1.05, 1.4), dice.between(0.16, 0.21)
     end = bow + length
     parts = [bar(BODY, bow * 0.9, 0, end, 0, shaft)]
-    teeth, tooth = dice.whole(2, 3), dice.between(0.13, 0.17)
+    teeth, tooth = dice.whole(2, 3), dice.between(0.14, 0.18)
     for i in range(teeth):
         x = end - tooth / 2 - i * tooth * dice.between(1.5, 1.8)
-        parts.append(box(BODY, x - tooth / 2, 0, x + tooth / 2, dice.between(0.26, 0.42)))
+        parts.append(box(BODY, x - tooth / 2, 0, x + tooth / 2, dice.between(0.32, 0.46)))
     parts.append(band(BODY, 0, 0, bow, thick, squeeze=dice.between(0.85, 1.25)))
     if dice.happens(0.5):
         parts.append(box(ACCENT, bow + thick / 2, -shaft, bow + thick / 2 + 0.12, shaft))

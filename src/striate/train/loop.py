@@ -128,18 +128,7 @@ def steps(
                     pace.waited(time.monotonic() - asked)
                     yield from bad_images.account(training, batch.bad)
                     look = (state.step + 1) % b.log_every == 0 or state.step == 0
-                    epoch = state.step / training.steps_per_epoch
-                    lr = o.lr * schedule.share(
-                        o.schedule,
-                        step=state.step,
-                        epoch=epoch,
-                        progress=state.plan.progress(state.step),
-                        warmup_steps=state.plan.warmup_steps,
-                        drop_epochs=o.drop_epochs,
-                        drop_factor=o.drop_factor,
-                        inverse_decay=o.inverse_decay,
-                        final=o.final_lr,
-                    )
+                    lr = _rate(training)
                     outcome = training.step(batch, state.step, lr, look)
                     state.step += 1
                     pace.stepped(len(batch.labels), time.monotonic() - asked)
@@ -150,22 +139,8 @@ def steps(
                     else:
                         yield _skipped(training, outcome)
                     if look and outcome.skipped is None:
-                        facts = {
-                            "epoch": state.step / training.steps_per_epoch,
-                            "loss": outcome.loss,
-                            "losses": outcome.losses,
-                            "lr": lr,
-                            "top1": outcome.hits / max(1, outcome.images),
-                            "gradient_norm": outcome.gradient_norm,
-                            "norms": outcome.norms,
-                            "dead_share": outcome.dead_share,
-                            "memory_bytes": peak_memory_bytes(where),
-                            "loss_scale": training.step.scaler.get_scale() if training.step.scaler.is_enabled() else None,
-                            "skipped": state.skipped,
-                            "elapsed_s": clock.elapsed_s(),
-                            "total_steps": state.plan.total_steps if limit_s is None or state.plan.start_step else None,
-                        }
-                        yield Record("step", state.step, facts | pace.speed())
+                        facts = _step_facts(training, outcome, lr) | pace.speed()
+                        yield Record("step", state.step, facts | {"elapsed_s": clock.elapsed_s()})
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not _is_about_memory(error):
                     raise
@@ -208,6 +183,42 @@ def _introduction(training: Training) -> Iterator[Record]:
         yield from bad_images.account(
             training, [(training.train.keys[row], reason) for row, reason in sorted(training.source.bad.items())]
         )
+
+
+def _rate(training: Training) -> float:
+    """The learning rate of the next step."""
+    state, o = training.state, training.recipe.optim
+    return o.lr * schedule.share(
+        o.schedule,
+        step=state.step,
+        epoch=state.step / training.steps_per_epoch,
+        progress=state.plan.progress(state.step),
+        warmup_steps=state.plan.warmup_steps,
+        drop_epochs=o.drop_epochs,
+        drop_factor=o.drop_factor,
+        inverse_decay=o.inverse_decay,
+        final=o.final_lr,
+    )
+
+
+def _step_facts(training: Training, outcome: Outcome, lr: float) -> dict[str, Any]:
+    """What a record tells of the step just taken."""
+    state, scaler = training.state, training.step.scaler
+    is_planned = training.recipe.budget.time is None or state.plan.start_step > 0
+    return {
+        "epoch": state.step / training.steps_per_epoch,
+        "loss": outcome.loss,
+        "losses": outcome.losses,
+        "lr": lr,
+        "top1": outcome.hits / max(1, outcome.images),
+        "gradient_norm": outcome.gradient_norm,
+        "norms": outcome.norms,
+        "dead_share": outcome.dead_share,
+        "memory_bytes": peak_memory_bytes(training.device),
+        "loss_scale": scaler.get_scale() if scaler.is_enabled() else None,
+        "skipped": state.skipped,
+        "total_steps": state.plan.total_steps if is_planned else None,
+    }
 
 
 def _time_is_up(limit_s: float | None, clock: Clock, pace: Pace) -> bool:
