@@ -429,9 +429,8 @@ def data_make(argv: list[str]) -> int:
         defects=given.defects,
     )
     odd = f", {len(made.defects)} of them odd (defects.csv)" if made.defects else ""
-    print(
-        f"{made.folder}: {made.train} training, {made.val} validation and {made.test} test images of {len(made.classes)} classes{odd}"
-    )
+    counts = f"{made.train} training, {made.val} validation and {made.test} test images"
+    print(f"{made.folder}: {counts} of {len(made.classes)} classes{odd}")
     if given.json:
         print(json.dumps(dataclasses.asdict(made), default=str))
     return DONE

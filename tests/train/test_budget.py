@@ -189,6 +189,7 @@ class Machine:
             train=index,
             source=None,
             augmentation=None,
+            device=torch.device("cpu"),
             workers=None,
         )
         records = []
