@@ -199,7 +199,8 @@ def add_occluder(dice: Dice, image: Image.Image, shape: Image.Image, corner: tup
 
 def off_centre(dice: Dice) -> float:
     """Where in the room that is left, 0..1: a little less often in the middle, so that a fixed box in the middle seldom fits."""
-    return 0.5 + 0.5 * dice.one_of((-1, 1)) * dice.unit() ** 0.55
+    side: int = dice.one_of((-1, 1))
+    return 0.5 + 0.5 * side * float(dice.unit() ** 0.55)
 
 
 def add_thing(dice: Dice, image: Image.Image, thing: Thing, around: tuple[Colour, Colour]) -> tuple[int, int, int, int]:

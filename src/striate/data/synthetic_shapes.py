@@ -35,7 +35,8 @@ class Dice:
     def _words(self, count: int) -> np.ndarray:
         seed, name, index = self._stream
         self._block += 1
-        return machine.bits(seed, name, index, np.array([self._block]), count)[0]
+        words: np.ndarray = machine.bits(seed, name, index, np.array([self._block]), count)[0]
+        return words
 
     def unit(self) -> float:
         """A number in [0, 1)."""
@@ -271,8 +272,9 @@ def umbrella(dice: Dice) -> list[Part]:
     ]
     for i in range(1, scallops):
         x = -1 + width * i
-        bend = arc_points(0, 0, abs(x), rise * 0.97, 270, 360 if x > 0 else 180)
-        parts += [bar(ACCENT, *bend[j], *bend[j + 1], 0.05) for j in range(len(bend) - 1) if abs(x) > 0.05]
+        bend: list[list[float]] = arc_points(0, 0, abs(x), rise * 0.97, 270, 360 if x > 0 else 180).tolist()
+        ends = zip(bend, bend[1:], strict=False) if abs(x) > 0.05 else ()
+        parts += [bar(ACCENT, x0, y0, x1, y1, 0.05) for (x0, y0), (x1, y1) in ends]
     return parts
 
 
