@@ -9,6 +9,7 @@ turns them. Also here: `Dice`, the random numbers of one image.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -273,7 +274,7 @@ def umbrella(dice: Dice) -> list[Part]:
     for i in range(1, scallops):
         x = -1 + width * i
         bend: list[list[float]] = arc_points(0, 0, abs(x), rise * 0.97, 270, 360 if x > 0 else 180).tolist()
-        ends = zip(bend, bend[1:], strict=False) if abs(x) > 0.05 else ()
+        ends = itertools.pairwise(bend) if abs(x) > 0.05 else ()
         parts += [bar(ACCENT, x0, y0, x1, y1, 0.05) for (x0, y0), (x1, y1) in ends]
     return parts
 
