@@ -22,7 +22,8 @@ HELP = """striate: train, evaluate and explain ImageNet-style image classifiers
   striate VERB --help        all options of a verb
 
 DATA is a folder (class folders, ILSVRC or Tiny ImageNet as they ship), a CSV or JSONL list, or the word builtin.
-Exit codes: 0 done, 1 bug, 2 usage, 3 data, 4 checkpoint, 5 non-finite, 6 resources, 75 saved: run the same command again.
+Exit codes: 0 done, 1 bug, 2 usage, 3 data, 4 checkpoint, 5 non-finite, 6 resources, 75 saved: run the same command again,
+130 interrupted before there was anything to save.
 """
 
 Arguments = TypeVar("Arguments")
@@ -101,7 +102,7 @@ def train(argv: list[str]) -> int:
         name: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
         # Start beside an existing run of that name.
         new: tyro.conf.FlagCreatePairsOff[bool] = False
-        # Accept a difference to an existing run's recipe: GROUP.FIELD, several allowed.
+        # Accept a difference to an existing run's recipe; repeat it for several.
         override: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="GROUP.FIELD")] = ()
         # Go on although images were added, removed or changed.
         accept_data_change: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -320,7 +321,7 @@ def predict(argv: list[str]) -> int:
 
     from striate.evaluate import open as opened
     from striate.evaluate.rows import rows_csv
-    from striate.files import refuse, to_json, write_whole
+    from striate.files import to_json, write_whole
 
     names = [name for photo in given.photos for name in (opened.names_from() if photo == "-" else [photo])]
     rows = opened.predict(
@@ -334,10 +335,7 @@ def predict(argv: list[str]) -> int:
         workers=given.workers,
     )
     if given.csv is not None:
-        try:
-            write_whole(given.csv, rows_csv(rows, given.top))
-        except OSError as error:
-            raise refuse(error, given.csv, "writing the table") from error
+        write_whole(given.csv, rows_csv(rows, given.top))
     table = Table(box=None, pad_edge=False)
     for head in (
         "photo",

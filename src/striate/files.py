@@ -26,6 +26,8 @@ def refuse(error: OSError, path: Path | str, doing: str) -> ResourceError | User
         return UserError(
             f"{path}: no permission while {doing} ({error.strerror}). Choose another folder with --out, or change its rights."
         )
+    if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}:
+        return UserError(f"{path}: {error.strerror} while {doing}. Give a place that can be written.")
     return ResourceError(f"{path}: {error.strerror or error} while {doing}.")
 
 

@@ -292,6 +292,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "torchvision": metadata.version("torchvision"),
         "numpy": np.__version__,
         "pillow": metadata.version("pillow"),
+        "simplejpeg": metadata.version("simplejpeg"),
         "system": platform.platform(),
         "processor": model,
         "cores": cores(),

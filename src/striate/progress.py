@@ -19,6 +19,13 @@ from striate.run.log import Record
 LINE_EVERY_S = 10.0
 
 
+class Terminal(Console):
+    """A console whose reader may go away: that silences the display and never ends a training."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
 class Display:
     """Shows records as they come. Writes to standard error, so that standard output stays for results.
 
@@ -26,7 +33,7 @@ class Display:
     """
 
     def __init__(self, quiet: bool = False, console: Console | None = None, now: Callable[[], float] = time.monotonic) -> None:
-        self._console = console or Console(stderr=True, soft_wrap=not sys.stderr.isatty(), highlight=False)
+        self._console = console or Terminal(stderr=True, soft_wrap=not sys.stderr.isatty(), highlight=False)
         self._quiet = quiet
         self._now = now
         self._live: Live | None = None
@@ -101,7 +108,7 @@ def sentence(record: Record) -> str | None:
         low, high = values["top1_interval"]
         return (
             f"epoch {values['epoch']:.2f}  {values['split']} ({values['weights']})  top-1 {values['top1']:.2%} "
-            f"({low:.2%} to {high:.2%})  top-5 {values['top5']:.2%}  loss {values['loss']:.4f}  "
+            f"({low:.2%} to {high:.2%})  top-{values['top5_k']} {values['top5']:.2%}  loss {values['loss']:.4f}  "
             f"{values['used']:,} of {values['expected']:,} images"
         )
     if record.kind == "end" and values["exit_code"] == TO_BE_CONTINUED:

@@ -30,13 +30,19 @@ from striate.run.folder import Run, Typed
 from striate.run.lock import locked
 from striate.run.log import Log, Record
 from striate.train import loop
-from striate.train.budget import Stop
+from striate.train.budget import Interrupted, Stop
 from striate.train.resolve import median_side_px, resolve
 
 # Layouts whose published results ignore EXIF orientation.
 AS_THEY_LIE = ("ILSVRC", "Tiny ImageNet")
-# Fields that the weights, the view or the split of a run were made with: no --override accepts them.
-MADE_WITH = {f"data.{name}" for name in ("size_px", "fit", "crop_share", "interpolation", "normalise", "exif", "val_share")}
+# Fields that the weights, the optimiser's state, the order or the view of a run were made with: no --override accepts them.
+MADE_WITH = {
+    *(
+        f"data.{name}"
+        for name in ("size_px", "shrink_px", "fit", "crop_share", "interpolation", "normalise", "exif", "val_share")
+    ),
+    *(f"optim.{name}" for name in ("name", "batch_size", "momentum", "ema", "precision", "seed")),
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class Request:
     """A training as asked for. changes: {"group.field": value} on top of the recipe; the rest changes no number."""
 
     data: str
-    recipe: str | None = None
+    recipe: str | Recipe | None = None
     changes: Mapping[str, Any] | None = None
     out: Path = Path("runs")
     name: str | None = None
@@ -59,7 +65,7 @@ class Request:
 
 def train(
     data: str | Path,
-    recipe: str | Recipe | None = None,
+    recipe: str | Path | Recipe | None = None,
     *,
     changes: Mapping[str, Any] | None = None,
     out: str | Path = "runs",
@@ -81,10 +87,7 @@ def train(
     Raises UserError, DataError, CheckpointError, NonFiniteError or ResourceError.
     """
     merged = {recipes.full_name(key): value for key, value in {**(changes or {}), **fields}.items()}
-    base: str | None = recipe if isinstance(recipe, str) else None
-    if isinstance(recipe, Recipe):
-        merged = {name: new for name, (_, new) in recipes.differences(Recipe(), recipe).items()} | merged
-        base = "defaults"
+    base = str(recipe) if isinstance(recipe, Path) else recipe
     request = Request(str(data), base, merged, Path(out), name, new, override, accept_data_change, stop_after, workers, device)
     run, _ = sit(request, quiet=quiet)
     return run
@@ -106,8 +109,12 @@ def sit(request: Request, quiet: bool = False) -> tuple[Run, int]:
         end = _train(prepared, request, stop, display)
         if end.values["exit_code"] == TO_BE_CONTINUED:
             return run, TO_BE_CONTINUED
-        for line in _finish(prepared, request):
-            display.say(line)
+        try:
+            for line in _finish(prepared, request, stop):
+                display.say(line)
+        except Interrupted as error:
+            display.say(f"Trained, but not scored yet ({error}). Run the same command again to go on.")
+            return run, TO_BE_CONTINUED
         return run, DONE
 
 
@@ -122,7 +129,6 @@ class Prepared:
     recipe: Recipe
     splits: Splits
     finished: bool
-    notes: tuple[str, ...] = ()
 
 
 def prepare(request: Request, display: progress.Display, stack: contextlib.ExitStack) -> Prepared:
@@ -142,24 +148,28 @@ def prepare(request: Request, display: progress.Display, stack: contextlib.ExitS
     for note in resolved.notes:
         display.say(f"  {note}")
     _write_run(run, request, splits, typed, resolved.recipe, resolved.view.to_json(), device)
-    return Prepared(run, resolved.recipe, splits, False, resolved.notes)
+    return Prepared(run, resolved.recipe, splits, False)
 
 
 def _typed(request: Request, has_gpu: bool, display: progress.Display) -> tuple[Splits, Typed]:
     """The images, and the recipe as asked for. What can be wrong without opening the data is found first."""
     changes = dict(request.changes or {})
-    base = catalog.find(request.recipe) if request.recipe not in {None, "defaults"} else Recipe()
+    if isinstance(request.recipe, Recipe):
+        base, base_name = request.recipe, request.recipe.hash
+    elif request.recipe is not None:
+        base, base_name = catalog.find(request.recipe), request.recipe
+        if Path(request.recipe).is_file():
+            base_name = sha256_file(Path(request.recipe))
+    else:
+        base, base_name = Recipe(), "chosen"
     asked = recipes.check(recipes.change(base, changes))
     splits = open_data(request.data, asked.data.val_share)
-    base_name = request.recipe or "chosen"
-    if request.recipe is not None and Path(request.recipe).is_file():
-        base_name = sha256_file(Path(request.recipe))
     if request.recipe is None:
         base, reason = catalog.choose(len(splits.train), median_side_px(splits.train), has_gpu)
-        asked = recipes.check(recipes.change(base, changes))
+        recipes.check(recipes.change(base, changes))
         if "model.name" not in changes:
             display.say(f"Chosen: {reason}")
-    if asked.model.name == "auto":  # a recipe of defaults, given as such
+    elif asked.model.name == "auto":
         base = recipes.change(base, {"model.name": "resnet18"})
     return splits, Typed(base_name, base, {name: _plain(value) for name, value in changes.items()})
 
@@ -212,7 +222,7 @@ def _existing(run: Run, request: Request, splits: Splits, typed: Typed, display:
     fixed = [name for name in accepted if name in MADE_WITH or name.startswith("model.")]
     if fixed:
         raise UserError(
-            f"{run.path}: {', '.join(fixed)} cannot change within a run, whose weights and view were "
+            f"{run.path}: {', '.join(fixed)} cannot change within a run, whose weights, state or view were "
             "made with it. Start beside it with --new."
         )
     if accepted:
@@ -285,11 +295,12 @@ def _train(prepared: Prepared, request: Request, stop: Stop, display: progress.D
         with contextlib.closing(records):
             for record in records:
                 keep(record)
-    except StriateError as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:
+        code = error.exit_code if isinstance(error, StriateError) else StriateError.exit_code
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         with contextlib.suppress(StriateError, OSError):
-            keep(Record("end", step, {"reason": reason, "exit_code": error.exit_code}))
-            run.write_status("failed", step, reason=reason, exit_code=error.exit_code)
+            keep(Record("end", step, {"reason": reason, "exit_code": code}))
+            run.write_status("failed", step, reason=reason, exit_code=code)
         raise
     finally:
         log.close()
@@ -307,7 +318,7 @@ def _not_bit_exact(run: Run, request: Request) -> Iterator[str]:
     with contextlib.suppress(UserError):
         before = read_json(path).get("environment", {})
         now = machine.describe(machine.choose_device(request.device))
-        names = ("threads", "torch", "processor", "device", "gpu", "cudnn", "numpy", "pillow")
+        names = ("striate", "threads", "torch", "processor", "device", "gpu", "cudnn", "numpy", "pillow", "simplejpeg")
         changed = [f"{name} {before.get(name)} → {now.get(name)}" for name in names if before.get(name) != now.get(name)]
         if changed:
             yield f"From here on not bit-exact: {', '.join(changed)}."
@@ -316,13 +327,18 @@ def _not_bit_exact(run: Run, request: Request) -> Iterator[str]:
 # ---------------------------------------------------------------- finish
 
 
-def _finish(prepared: Prepared, request: Request) -> Iterator[str]:
-    """Scores the best checkpoint as `striate evaluate` does, writes the report, and calls the run done."""
+def _finish(prepared: Prepared, request: Request, stop: Stop) -> Iterator[str]:
+    """Scores the best checkpoint as `striate evaluate` does, writes the report, and calls the run done.
+
+    Raises Interrupted when the sitting must end first; the next one comes here again.
+    """
     run = prepared.run
     status = run.status
     if prepared.splits.val is not None:
         try:
-            summary, folder = evaluate_run(run, index=prepared.splits.val, device=request.device, workers=request.workers)
+            summary, folder = evaluate_run(
+                run, index=prepared.splits.val, device=request.device, workers=request.workers, watch=stop.watching(None)
+            )
         except (DataError, NonFiniteError) as error:
             yield f"Not scored: {error}"
         else:

@@ -21,6 +21,10 @@ from striate.errors import UserError, expect
 if TYPE_CHECKING:
     import torch
 
+# Of ImageNet's training pixels in 0..1, as torchvision states them for its weights.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
 Fit = Literal["crop", "squash"]
 Interpolation = Literal["bilinear", "bicubic", "nearest", "lanczos"]
 

@@ -244,5 +244,5 @@ def test_out_of_memory_names_a_smaller_batch() -> None:
         def forward(self, images: torch.Tensor) -> Any:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    with pytest.raises(ResourceError, match="--batch-size 3"):
+    with pytest.raises(ResourceError, match="--device cpu"):
         scored(Greedy())

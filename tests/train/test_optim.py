@@ -102,10 +102,6 @@ def test_state_that_does_not_fit_is_refused() -> None:
     for wrong, words in (
         ({**saved, "9.weight/momentum_buffer": torch.zeros(3)}, "'9.weight/momentum_buffer' .* fits no parameter"),
         ({**saved, "4.bias/momentum_buffer": torch.zeros(6)}, "'4.bias/momentum_buffer' .* fits no parameter"),
-        (
-            {key: value for key, value in saved.items() if key != "4.bias/momentum_buffer"},
-            "'momentum_buffer' is missing for 4.bias",
-        ),
     ):
         with pytest.raises(CheckpointError, match=words):
             optim.restore_state(model, optim.build(model, "sgd", **DEFAULTS), wrong, "here")

@@ -192,3 +192,11 @@ def test_t07_an_infinite_loss_halves_the_loss_scale_and_leaves_the_weights() -> 
         scales.append(step.scaler.get_scale())
     assert scales == [2.0**15, 2.0**14, 2.0**13]
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
+
+
+@pytest.mark.parametrize("count", range(9))
+def test_d01_a_batch_that_bad_images_made_smaller_is_computed_in_parts_of_two_or_more(count: int) -> None:
+    model = _model()
+    outcome = _step(model, accumulate=4)(_batch(count), 0, 0.05, look=False)
+    assert (outcome.skipped is None) == (count >= 2)
+    assert outcome.images == count

@@ -31,7 +31,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import __version__ as pillow_version
 
-from striate import files
+from striate import files, machine
 from striate.data import decode, views
 from striate.data.crew import Failed, Note, Stuck, threads_in_order
 from striate.data.decode import BadImage, Pixels
@@ -39,6 +39,7 @@ from striate.data.index import Index
 from striate.errors import DataError, ResourceError, StriateError, UserError
 from striate.view import View
 
+MEMORY_SHARE: Final = 0.25  # of the free memory, that decoded images may take
 _FORMAT: Final = 1
 _CHUNK: Final = 32  # images of one job
 _DEFAULT_CAP_GB: Final = 20.0
@@ -131,6 +132,11 @@ def estimate_bytes(index: Index, prepare: Prepare | View, timeout_s: float = 120
     with contextlib.closing(_named(index, threads_in_order(work, iter(rows), 1, len(rows), timeout_s))) as results:
         pixels = [found for found in results if found is not None]
     return int(3 * np.mean(pixels) * count) if pixels else 0
+
+
+def fits(needed_bytes: int) -> bool:
+    """Whether images of that size may be kept in memory: at most MEMORY_SHARE of what is free."""
+    return needed_bytes <= MEMORY_SHARE * machine.free_memory_bytes()
 
 
 # ---------------------------------------------------------------- building

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,21 +15,22 @@ import torch
 
 from striate import machine
 from striate.classes import Classes
+from striate.data import resident
 from striate.data.index import Index, Keys
 from striate.data.layouts import detect
-from striate.data.loader import Streaming, Workers, ordered_batches
+from striate.data.loader import Batch, Source, Streaming, Workers, ordered_batches
 from striate.errors import DataError, UserError
 from striate.evaluate import score
 from striate.evaluate.predict import predict as network_predictions
+from striate.evaluate.predict import scoring_batch_size
 from striate.evaluate.rows import Row, prediction_rows
 from striate.files import sha256_file
 from striate.models import catalog
 from striate.run.folder import Run, open_run
-from striate.view import View
+from striate.view import IMAGENET_MEAN, IMAGENET_STD, View
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 SplitName = Literal["train", "val", "test"]
+Watch = Callable[[int, int], None] | None
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,20 @@ def from_run(run: Run, which: str, raw: bool) -> Network:
 
 
 def from_weights(name: str, weights: str, classes: Classes, size_px: int, home: Path) -> Network:
-    """A network by name with a weight file, for data whose classes are the network's, in order."""
-    model = catalog.create_model(name, len(classes), weights).eval()
-    view = View(size_px, "crop", round(size_px / 0.875), "bilinear", False, IMAGENET_MEAN, IMAGENET_STD)
+    """A network by name with a weight file, for data whose classes are the network's, in order.
+
+    Raises UserError for a checkpoint of a run, whose classes and view stand in the run and must not be guessed.
+    """
     path = Path(weights)
+    run = next((folder for folder in (path, *path.absolute().parents) if (folder / "recipe.json").is_file()), None)
+    if run is not None:
+        raise UserError(
+            f"{weights}: belongs to a run, which knows its classes and its preprocessing. Give the run: "
+            f"striate evaluate {run} --data DATA (--checkpoint best, last or step-N)"
+        )
+    options = {"size_px": size_px} if "size_px" in catalog.option_names(name) else {}
+    model = catalog.create_model(name, len(classes), weights, **options).eval()
+    view = View(size_px, "crop", round(size_px * 256 / 224), "bilinear", False, IMAGENET_MEAN, IMAGENET_STD)
     digest = sha256_file(path / "model.safetensors" if path.is_dir() else path)
     return Network(model, classes, view, "raw", digest, home, path.name)
 
@@ -94,7 +106,7 @@ def evaluate(
         if data is None and split in {None, "val"}:
             index = _own_validation(run)
         else:
-            index = detect.open_split(data if data is not None else run.data["path"], split)
+            index = detect.open_split(data if data is not None else run.data["path"], split, run.recipe.data.val_share)
         return evaluate_run(
             run, index=index, checkpoint=checkpoint, raw=raw, subset=subset, precision=precision, device=device, workers=workers
         )
@@ -119,13 +131,23 @@ def evaluate_run(
     precision: machine.Precision = "fp32",
     device: str = "auto",
     workers: str = "auto",
+    watch: Watch = None,
 ) -> tuple[score.Summary, Path]:
-    """Scores a run's checkpoint on an index, in float32 unless told otherwise; writes and returns as `evaluate`."""
-    return _evaluate(from_run(run, checkpoint, raw), index, subset, precision, device, workers)
+    """Scores a run's checkpoint on an index, in float32 unless told otherwise; writes and returns as `evaluate`.
+
+    watch: called with (images done, images) now and then; it may raise to stop.
+    """
+    return _evaluate(from_run(run, checkpoint, raw), index, subset, precision, device, workers, watch)
 
 
 def _evaluate(
-    network: Network, index: Index, subset: bool, precision: machine.Precision, device: str, workers: str
+    network: Network,
+    index: Index,
+    subset: bool,
+    precision: machine.Precision,
+    device: str,
+    workers: str,
+    watch: Watch = None,
 ) -> tuple[score.Summary, Path]:
     assert network.classes is not None
     where = machine.choose_device(device)
@@ -137,15 +159,13 @@ def _evaluate(
         )
     class_map = network.classes.match(index.classes, subset=subset)
     model = network.model.to(where).to(memory_format=torch.channels_last)
-    batches = ordered_batches(
-        Streaming(index, network.view.exif, 0),
-        index,
-        network.view,
-        np.arange(len(index)),
-        _batch_size(network.view),
-        Workers.parse(workers),
-    )
-    found, bad = network_predictions(model, batches, network.view, where, exact, network.classes, True, class_map)
+    crew = Workers.parse(workers)
+    source: Source = Streaming(index, network.view.exif, 0)
+    if resident.fits(resident.estimate_bytes(index, network.view)):  # then the next evaluation need not decode
+        source = resident.build(index, network.view, max(machine.cores(), crew.count), progress=watch)
+    batches = ordered_batches(source, index, network.view, None, scoring_batch_size(network.view), crew)
+    watched = _watched(batches, len(index), watch)
+    found, bad = network_predictions(model, watched, network.view, where, exact, network.classes, True, class_map)
     protocol = score.Protocol(
         index.split,
         network.view,
@@ -187,7 +207,7 @@ def predict(
         index,
         opened.view,
         np.arange(len(index)),
-        _batch_size(opened.view),
+        scoring_batch_size(opened.view),
         Workers.parse(workers),
     )
     found, bad = network_predictions(
@@ -242,5 +262,12 @@ def _own_validation(run: Run) -> Index:
     return splits.val
 
 
-def _batch_size(view: View) -> int:
-    return 256 if view.size_px <= 96 else 64
+def _watched(batches: Generator[Batch], total: int, watch: Watch) -> Iterator[Batch]:
+    """The batches, with `watch` told of each; they are closed when it raises."""
+    done = 0
+    with contextlib.closing(batches):
+        for batch in batches:
+            if watch is not None:
+                watch(done, total)
+            done += len(batch) + len(batch.bad)
+            yield batch

@@ -67,6 +67,11 @@ def predict(
     return Predictions(keys, labels_N, scores_NK, "logits", classes), bad
 
 
+def scoring_batch_size(view: View) -> int:
+    """Images of one forward pass in evaluation: many where they are small. Changes no count, and logits by rounding only."""
+    return 256 if view.size_px <= 96 else 64
+
+
 def logits(
     model: nn.Module,
     images: torch.Tensor,
@@ -90,7 +95,7 @@ def logits(
     except torch.OutOfMemoryError as error:
         raise ResourceError(
             f"Out of memory on {device} with {len(images)} images of {images.shape[-1]} px at once. "
-            f"Use --batch-size {max(1, len(images) // 2)}."
+            "Free the device of other work, or score on the CPU with --device cpu."
         ) from error
 
 

@@ -84,7 +84,7 @@ class Run:
 
     @property
     def data(self) -> dict[str, Any]:
-        """data.json: path, layout, notes, splits (images, root, fingerprint), expected and bad counts."""
+        """data.json: path, layout, notes, splits (images, root, fingerprint, boxes)."""
         return self._table("data.json", "path", "splits")
 
     @property
@@ -94,7 +94,7 @@ class Run:
 
     @property
     def status(self) -> dict[str, Any]:
-        """status.json: state (running, saved, done, failed), step, total_steps, reason."""
+        """status.json: state (running, saved, trained, done, failed), step, reason."""
         return (
             self._table("status.json", "state", "step") if (self.path / "status.json").exists() else {"state": "new", "step": 0}
         )

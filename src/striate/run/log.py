@@ -26,7 +26,7 @@ class Record:
     step: epoch, loss, losses by head, lr, top1 of the last batch, images_per_s, wait_share, gradient_norm,
     norms by layer group (weight, gradient, update), dead_share by layer, memory_bytes, loss_scale, elapsed_s.
     skip: reason, keys, first_bad_layer, in_row. bad: key, reason.
-    evaluation: split, weights (raw or EMA), top1, top5, loss, top1_interval, expected, used, bad, seconds, epoch.
+    evaluation: split, weights (raw or EMA), top1, top5, top5_k, loss, top1_interval, expected, used, bad, seconds, epoch.
     checkpoint: name, seconds, bytes. end: reason (done, or why it stopped), exit_code, elapsed_s.
     """
 

@@ -26,8 +26,9 @@ def refuse(training: Training, bad: Sequence[tuple[str, str]], images: int, coun
         key, reason = bad[0]
         more = f" ({len(bad)} such images here)" if len(bad) > 1 else ""
         raise DataError(
-            f"{training.train.root}: '{key}' cannot be used: {reason}{more}. Repair or remove it, or leave bad images out "
-            "with --data.on-bad skip (they are counted in every report)."
+            f"{training.train.root}: '{key}' cannot be used: {reason}{more}. Repair it, or remove it "
+            f"(--accept-data-change), or leave bad images out, counted in every report: "
+            f"--name {training.run.name} --data.on-bad skip --override data.on_bad"
         )
     if bad and count > data.bad_share * images:
         raise DataError(

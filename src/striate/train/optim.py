@@ -71,10 +71,10 @@ def named_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str,
 def restore_state(model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, torch.Tensor], where: str) -> None:
     """Puts named state back, in each parameter's own device and memory order.
 
-    Raises CheckpointError for an entry that belongs to no parameter, has another shape, or is missing.
+    Raises CheckpointError for an entry that belongs to no parameter or has another shape. (That none is missing is
+    for the caller to count: a parameter that never had a gradient has none.)
     """
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    restored: dict[str, set[str]] = {}
     for key, value in state.items():
         name, _, entry = key.rpartition("/")
         parameter = parameters.get(name)
@@ -83,8 +83,3 @@ def restore_state(model: nn.Module, optimizer: torch.optim.Optimizer, state: dic
         if value.dim() > 0:
             value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         optimizer.state[parameter][entry] = value
-        restored.setdefault(entry, set()).add(name)
-    for entry, names in restored.items():
-        missing = sorted(parameters.keys() - names)
-        if missing:
-            raise CheckpointError(f"{where}: the optimiser's '{entry}' is missing for {', '.join(missing[:5])}.")

@@ -14,14 +14,10 @@ from striate.data.index import Index
 from striate.data.layouts.splits import Splits
 from striate.errors import DataError
 from striate.recipe import Recipe, change
-from striate.view import View
+from striate.view import IMAGENET_MEAN, IMAGENET_STD, View
 
-# Decoded images are kept in memory when they take at most this share of what is free.
-RESIDENT_SHARE = 0.25
 # Images that the set's mean and deviation are measured on, evenly spread over the training set.
 STATISTICS_IMAGES = 4096
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -57,11 +53,10 @@ def resolve(recipe: Recipe, splits: Splits, device: torch.device, keeps_orientat
         needed = resident.estimate_bytes(
             splits.train, resident.Prepare(exif=recipe.data.exif == "on", shrink_px=recipe.data.shrink_px)
         )
-        fits = needed <= RESIDENT_SHARE * machine.free_memory_bytes()
-        recipe = change(recipe, {"data.resident": "yes" if fits else "no"})
+        recipe = change(recipe, {"data.resident": "yes" if resident.fits(needed) else "no"})
         notes.append(
             f"--data.resident {recipe.data.resident}: decoded, the training images take about {needed / 1e9:.2f} GB; "
-            f"up to {RESIDENT_SHARE:.0%} of the free memory is used for that."
+            f"up to {resident.MEMORY_SHARE:.0%} of the free memory is used for that."
         )
     view = View(
         size_px=recipe.data.size_px,

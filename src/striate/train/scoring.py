@@ -7,17 +7,16 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 
 from striate import machine
 from striate.data.loader import Batch, ordered_batches
 from striate.errors import DataError
 from striate.evaluate import metrics
-from striate.evaluate.predict import predict
+from striate.evaluate.predict import predict, scoring_batch_size
 from striate.run.log import Record
 from striate.train import bad_images
-from striate.train.budget import Clock, Stop
+from striate.train.budget import Clock, Interrupted, Stop
 from striate.train.build import Images, Training
 from striate.train.pace import Pace
 
@@ -87,17 +86,14 @@ def evaluate(training: Training, stop: Stop, pace: Pace) -> list[Record] | None:
 def _score(training: Training, images: Images, model: torch.nn.Module, stop: Stop, pace: Pace) -> dict[str, Any] | None:
     began = time.monotonic()
     o = training.recipe.optim
-    size = 256 if training.recipe.data.size_px <= 96 else 64
-    batches = ordered_batches(images.source, images.index, training.view, np.arange(len(images.index)), size, training.workers)
-
-    class Cut(Exception):
-        """The sitting must end before this evaluation does."""
+    size = scoring_batch_size(training.view)
+    batches = ordered_batches(images.source, images.index, training.view, None, size, training.workers)
 
     def until_stopped() -> Iterator[Batch]:
         with contextlib.closing(batches):
             for batch in batches:
                 if stop.reason(pace.reserve_s()):
-                    raise Cut
+                    raise Interrupted
                 yield batch
 
     try:
@@ -110,7 +106,7 @@ def _score(training: Training, images: Images, model: torch.nn.Module, stop: Sto
             training.classes,
             o.channels_last,
         )
-    except Cut:
+    except Interrupted:
         return None
     bad_images.refuse(training, bad, len(images.index))
     if not len(found.labels):
@@ -120,6 +116,7 @@ def _score(training: Training, images: Images, model: torch.nn.Module, stop: Sto
     return {
         "top1": right / len(found.labels),
         "top1_interval": [low, high],
+        "top5_k": min(5, found.scores.shape[1]),
         "top5": float(metrics.hits(found.scores, found.labels, 5).mean()),
         "loss": metrics.cross_entropy(found.scores, found.labels, "logits"),
         "expected": len(images.index),

@@ -55,6 +55,7 @@ class State:
         return {
             **{name: getattr(self, name) for name in self.NUMBERS},
             "plan": self.plan.to_plain(),
+            "optimizer_tensors": len(optim.named_state(self.model, self.optimizer)),
             "ema_updates": self.average.updates if self.average is not None else None,
             "scaler": self.scaler.state_dict() if self.scaler.is_enabled() else None,
         }
@@ -62,7 +63,7 @@ class State:
     def restore(self, saved: Checkpoint) -> None:
         """Takes over a checkpoint. Raises CheckpointError naming any part that is missing or does not fit."""
         where = str(saved.path)
-        wanted = [*self.NUMBERS, "plan", "ema_updates", "scaler"]
+        wanted = [*self.NUMBERS, "plan", "optimizer_tensors", "ema_updates", "scaler"]
         missing = [name for name in wanted if name not in saved.state]
         if self.average is not None and (saved.ema is None or saved.state.get("ema_updates") is None):
             missing.append("ema.safetensors")
@@ -73,6 +74,11 @@ class State:
                 f"{where}: incomplete, these parts are missing: {', '.join(missing)}. Start beside it with --new."
             )
         weights.put(self.model, saved.model, where, saved.variant)
+        if len(saved.optimizer) != saved.state["optimizer_tensors"]:
+            raise CheckpointError(
+                f"{where}: {len(saved.optimizer)} tensors of the optimiser instead of {saved.state['optimizer_tensors']}. "
+                "Start beside it with --new."
+            )
         optim.restore_state(self.model, self.optimizer, saved.optimizer, where)
         if self.average is not None and saved.ema is not None:
             weights.put(self.average.model, saved.ema, where, saved.variant)

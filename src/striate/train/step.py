@@ -146,7 +146,9 @@ class Step:
         images = batch.images.to(self._device, non_blocking=True)
         labels = batch.labels.to(self._device, non_blocking=True)
         pixels = self._view.normalise(images, torch.float32).contiguous(memory_format=self._format)
-        return list(zip(pixels.chunk(self._accumulate), labels.chunk(self._accumulate), strict=True))
+        # Bad images make a batch smaller: then fewer parts, for batch normalisation needs two images in each.
+        parts = min(self._accumulate, len(labels) // 2)
+        return list(zip(pixels.tensor_split(parts), labels.tensor_split(parts), strict=True))
 
     def _losses(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         with torch.autocast(self._device.type, DTYPES[self._precision], enabled=self._precision != "fp32"):
