@@ -4,8 +4,8 @@
 Every picture is a pure function of (seed, class, split, number): picture 7 of the mugs is the same in a large set and in a
 small one, however many threads made it. Same bytes for the same Pillow.
 
-Boxes are pixel edges, x_min, y_min, x_max, y_max (x_max - x_min is the width), in every layout, and count in the pixels
-as stored.
+Boxes are pixel edges, x_min, y_min, x_max, y_max (x_max - x_min is the width), and count in the pixels as stored; only Tiny
+ImageNet's files, as the real ones, name the last pixel instead of the edge behind it.
 """
 
 from __future__ import annotations
@@ -369,6 +369,12 @@ def _voc(one: _Done, name: str) -> str:
     )
 
 
+def _inclusive(box: Box) -> list[str]:
+    """A box as Tiny ImageNet writes it: the last pixel counts in, so 0..63 is the whole image."""
+    x_min, y_min, x_max, y_max = box
+    return [str(x_min), str(y_min), str(x_max - 1), str(y_max - 1)]
+
+
 def _tiny_lists(folder: Path, done: list[_Done], things: Sequence[Thing], seed: int) -> None:
     """wnids.txt in no order, words.txt with more words than classes, boxes per class and for val."""
     order = machine.permutation(seed, "builtin/wnids", 0, len(things))
@@ -377,7 +383,7 @@ def _tiny_lists(folder: Path, done: list[_Done], things: Sequence[Thing], seed: 
     _write_lines(folder / "words.txt", ("\t".join(row) for row in words))
     for thing in things:
         mine = [one for one in _of(done, "train") if one.item.thing is thing]
-        lines = ("\t".join([Path(one.item.path).name, *map(str, one.box)]) for one in mine)
+        lines = ("\t".join([Path(one.item.path).name, *_inclusive(one.box)]) for one in mine)
         _write_lines(folder / "train" / thing.wnid / f"{thing.wnid}_boxes.txt", lines)
-    lines = ("\t".join([Path(one.item.path).name, one.item.thing.wnid, *map(str, one.box)]) for one in _of(done, "val"))
+    lines = ("\t".join([Path(one.item.path).name, one.item.thing.wnid, *_inclusive(one.box)]) for one in _of(done, "val"))
     _write_lines(folder / "val" / "val_annotations.txt", lines)
