@@ -54,7 +54,7 @@ def choose(image_count: int, shorter_px: int, has_gpu: bool) -> tuple[Recipe, st
         "data.shrink_px": round(size * 1.25),
         "optim.batch_size": batch,
         "budget.epochs": epochs,
-        "budget.evaluate_epochs": max(1.0, epochs // 12),
+        "budget.evaluate_epochs": max(1.0, epochs // 6),
     }
     reason = (
         f"{image_count:,} training images of about {shorter_px} px on {where}: {model} at {size} px, "

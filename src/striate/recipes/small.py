@@ -26,8 +26,8 @@ def small() -> Recipe:
             "optim.batch_size": 64,
             "optim.warmup_epochs": 1.0,
             "optim.ema": 0.99,
-            "budget.epochs": 16.0,
-            "budget.evaluate_epochs": 4.0,
+            "budget.epochs": 13.0,
+            "budget.evaluate_epochs": 3.0,
             "budget.log_every": 10,
         },
     )
