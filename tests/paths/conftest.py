@@ -16,6 +16,7 @@ import torch
 from striate import sitting
 from striate.data import synthetic
 from striate.progress import Display
+from striate.recipe import Recipe
 from striate.run import checkpoint
 from striate.run.folder import Run
 from striate.run.log import Record
@@ -150,7 +151,7 @@ def sit(images: Path, tmp_path: Path) -> Sit:
         named = {key.replace("__", "."): value for key, value in changes.items()}
         request = sitting.Request(
             str(images),
-            "defaults",
+            Recipe(),
             {**CHANGES, **named},
             tmp_path / "runs",
             name,

@@ -13,6 +13,7 @@ from PIL import Image
 from rich.console import Console
 
 from striate import machine, progress, sitting
+from striate.recipe import Recipe
 from striate.run.folder import Run
 from striate.run.log import Record
 from striate.train import loop
@@ -58,7 +59,7 @@ class Sittings:
     def request(self, **changes: Any) -> sitting.Request:
         options = {key: changes.pop(key) for key in list(changes) if key in sitting.Request.__dataclass_fields__}
         named = {key.replace("__", "."): value for key, value in changes.items()}
-        fields = {"data": str(self.photos), "recipe": "defaults", "out": self.out, "name": "x", "workers": "0"} | options
+        fields = {"data": str(self.photos), "recipe": Recipe(), "out": self.out, "name": "x", "workers": "0"} | options
         return sitting.Request(changes=CHANGES | named, **fields)  # type: ignore[arg-type]
 
     @contextlib.contextmanager

@@ -63,7 +63,7 @@ def test_t16_the_lock_is_free_after_the_block_and_after_an_error_in_it(tmp_path:
 
 def test_a_folder_that_is_not_there_is_not_locked(tmp_path: Path):
     assert not lock.is_locked(tmp_path / "none")
-    with pytest.raises(ResourceError, match="locking the run"), lock.locked(tmp_path / "none"):
+    with pytest.raises(UserError, match="locking the run"), lock.locked(tmp_path / "none"):
         pass
 
 

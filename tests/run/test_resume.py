@@ -271,7 +271,7 @@ def test_c16_missing_tensors_are_an_error_that_names_them(sittings, part):
         del tensors["fc.weight/momentum_buffer"]
         safetensors.torch.save_file(tensors, path / "optimizer.safetensors")
     seal(path)
-    with pytest.raises(CheckpointError, match=r"ema\.safetensors|'momentum_buffer' is missing for fc\.weight"):
+    with pytest.raises(CheckpointError, match=r"ema\.safetensors|tensors of the optimiser instead of"):
         sittings.train()
 
 

@@ -85,7 +85,9 @@ class Facts:
     @property
     def main(self) -> Evaluation | None:
         """What the report is about: the run's own validation set before others, one view before many, then the newest."""
-        val = self.data.get("splits", {}).get("val", {}).get("fingerprint")
+        told = self.data.get("splits")
+        own = told.get("val") if isinstance(told, dict) else None
+        val = own.get("fingerprint") if isinstance(own, dict) else None
 
         def rank(one: Evaluation) -> tuple[bool, bool, bool, float]:
             is_others = val is not None and one.summary.get("data_fingerprint") not in {None, "", val}
