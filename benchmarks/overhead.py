@@ -67,6 +67,7 @@ def measure(home: Path, rounds: int, seconds: float, size_px: int, batch_size: i
 
     from striate import machine, progress, sitting
     from striate.data import synthetic
+    from striate.recipe import Recipe
     from striate.run.log import Log
     from striate.train import loop
 
@@ -86,7 +87,7 @@ def measure(home: Path, rounds: int, seconds: float, size_px: int, batch_size: i
         "budget.save_every_s": 60.0,  # half of the time is theirs
         "budget.log_every": 50,
     }
-    request = sitting.Request(str(home / "images"), "defaults", changes, home / "runs", "overhead", device=device_name)
+    request = sitting.Request(str(home / "images"), Recipe(), changes, home / "runs", "overhead", device=device_name)
     ours, theirs, saves = [0.0], [0.0], [0]
     real, built = loop.train_batches, loop.build
     trainings: list[Any] = []
