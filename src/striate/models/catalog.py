@@ -95,18 +95,6 @@ def option_names(name: str) -> tuple[str, ...]:
         return tuple(_options(_find(name)[0])[0])
 
 
-def describe_options(name: str) -> list[str]:
-    """One line for each option of `name`: its name, what it takes, its default; to be printed."""
-    with _current_folder_importable() if ":" in name else contextlib.nullcontext():
-        named, takes_more = _options(_find(name)[0])
-    lines = [
-        f"{option}: {_kind(parameter.annotation)}"
-        + ("" if parameter.default is parameter.empty else f", {parameter.default!r} if not given")
-        for option, parameter in named.items()
-    ]
-    return lines + (["and whatever the library's own constructor takes"] if takes_more else [])
-
-
 # ---------------------------------------------------------------- names
 
 
