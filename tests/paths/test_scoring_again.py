@@ -97,3 +97,13 @@ def test_e11_raw_and_averaged_weights_are_told_apart(flat: Path, tmp_path: Path)
     scores = [predictions.read(place / "predictions.parquet").scores for place in (folder, other)]
     assert folder != other
     assert not np.array_equal(*scores)
+
+
+def test_classes_with_a_single_image_train_without_a_validation_set(tmp_path: Path) -> None:
+    synthetic.make(tmp_path / "made", classes=6, per_class=1, val_per_class=1)
+    run = striate.train(tmp_path / "made" / "train", out=tmp_path, changes=FIELDS, quiet=True)
+    assert (run.status["state"], run.index("val")) == ("done", None)
+    assert run.best is not None and run.best["split"] == "train-sample"
+    assert (run.path / "report.html").is_file()
+    with pytest.raises(UserError, match="no validation images"):
+        striate.evaluate(run)

@@ -56,8 +56,9 @@ def open_data(data: str | Path, val_share: float = 0.1, seed_of_split: int = 0) 
             raise DataError(
                 f"{path}: the validation split has no images. Fill it, or remove it: then {val_share:.0%} of train is held out."
             )
-        train, val, note = by_hash(train, val_share, seed_of_split)
+        train, held_out, note = by_hash(train, val_share, seed_of_split)
         notes.append(note)
+        val = held_out if len(held_out) else None  # nothing can be held out of classes with a single image each
     if data == BUILTIN:
         layout = f"{BUILTIN} ({layout})"
     train, val, test = (None if index is None else replace(index, layout=layout) for index in (train, val, test))
