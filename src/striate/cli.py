@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import sys
+import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,7 @@ def _parse(kind: type[Arguments], argv: list[str], verb: str, description: str) 
 
 def train(argv: list[str]) -> int:
     """Train a classifier on DATA, or go on with the run that the same command began."""
+    began = time.monotonic()
     import tyro
 
     from striate import recipe as recipes
@@ -150,7 +152,7 @@ def train(argv: list[str]) -> int:
         device=given.device,
         command=shlex.join(["striate", "train", *sys.argv[2:]]),
     )
-    run_folder, exit_code = sitting.sit(request)
+    run_folder, exit_code = sitting.sit(request, began=began)
     if given.json:
         print(
             json.dumps(

@@ -93,9 +93,12 @@ def train(
     return run
 
 
-def sit(request: Request, quiet: bool = False) -> tuple[Run, int]:
-    """One sitting. Returns the run and the exit code: 0 done, 75 saved and to be continued."""
-    began = time.monotonic()
+def sit(request: Request, quiet: bool = False, began: float | None = None) -> tuple[Run, int]:
+    """One sitting. Returns the run and the exit code: 0 done, 75 saved and to be continued.
+
+    began: when it began, by the monotonic clock, for `stop_after`; now if None. The command counts its imports in.
+    """
+    began = time.monotonic() if began is None else began
     limit_s = recipes.seconds(request.stop_after) if request.stop_after else None
     machine.keep_freed_memory()
     machine.use_threads(machine.threads_wanted())
