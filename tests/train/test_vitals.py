@@ -53,7 +53,7 @@ def test_dead_share_of_channels() -> None:
         model.fc.weight.zero_()
         model.fc.bias.copy_(torch.tensor([1.0, -1.0]))
     dead = DeadUnits()
-    assert DeadUnits.layers(model) == ["relu1", "relu2"]
+    assert DeadUnits.layers(model) == ("relu1", "relu2")
     with taps(model, {name: dead.watch(name) for name in DeadUnits.layers(model)}):
         model(torch.zeros(3, 1, 2, 2))
     assert dead.shares == {"relu1": 0.75, "relu2": 0.5}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from striate.data.loader import Batch
 from striate.machine import reseed_torch
-from striate.taps import taps
+from striate.taps import Tap, taps
 from striate.train import loss as losses_of
 from striate.train import optim
 from striate.train.vitals import DeadUnits, Vitals
@@ -172,12 +172,12 @@ class Step:
         """The first layer with a value that is not finite in a forward pass, and the images whose own loss is not finite."""
         bad: list[str] = []
 
-        def look(name: str):  # type: ignore[no-untyped-def]  # the hook's type is torch's
-            def hook(_module: nn.Module, _inputs: object, output: object) -> None:
+        def look(name: str) -> Tap:
+            def note(_layer: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
                 if isinstance(output, torch.Tensor) and not bool(torch.isfinite(output).all()):
                     bad.append(name)
 
-            return hook
+            return note
 
         leaves = {name: look(name) for name, module in self.model.named_modules() if name and not any(module.children())}
         keys: list[str] = []

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import resource
 import sys
+from typing import Any
 
 import torch
 from torch import nn
+
+from striate.taps import Tap, layer_names
 
 
 def groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
@@ -50,30 +53,25 @@ class Vitals:
 
 
 class DeadUnits:
-    """Share of channels that a ReLU sends out as zero for the whole batch. A hook for `taps`."""
+    """Share of channels that a ReLU sends out as zero for the whole batch."""
 
     def __init__(self) -> None:
         self.shares: dict[str, float] = {}
 
-    def watch(self, name: str):  # type: ignore[no-untyped-def]  # the hook's type is torch's
-        """The forward hook for the layer `name`."""
+    def watch(self, name: str) -> Tap:
+        """The function for `taps` at the ReLU layer `name`; outputs are [B, C] or [B, C, …]."""
 
-        def hook(_module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
-            with torch.no_grad():
-                channels_last = output.dim() == 4
-                alive = (
-                    (output > 0).any(dim=0)
-                    if output.dim() == 2
-                    else (output.amax(dim=(0, 2, 3)) > 0 if channels_last else output.flatten(2).amax(dim=(0, 2)) > 0)
-                )
-                self.shares[name] = 1.0 - float(alive.float().mean())
+        @torch.no_grad()
+        def look(_layer: nn.Module, _inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+            others = [axis for axis in range(output.dim()) if axis != 1]
+            self.shares[name] = 1.0 - float((output.amax(dim=others) > 0).float().mean())
 
-        return hook
+        return look
 
     @staticmethod
-    def layers(model: nn.Module) -> list[str]:
+    def layers(model: nn.Module) -> tuple[str, ...]:
         """Names of the ReLU layers of a model."""
-        return [name for name, module in model.named_modules() if isinstance(module, (nn.ReLU, nn.ReLU6))]
+        return layer_names(model, (nn.ReLU, nn.ReLU6))
 
 
 def peak_memory_bytes(device: torch.device) -> int:
