@@ -110,7 +110,7 @@ def train(argv: list[str]) -> int:
         accept_data_change: tyro.conf.FlagCreatePairsOff[bool] = False
         # Save and exit with 75 before this much time has passed: 90s, 15m, 11h30m.
         stop_after: Annotated[str | None, tyro.conf.arg(metavar="TIME")] = None
-        # Threads that read images, or processes:N; auto measures by the machine.
+        # Threads that read images, or processes:N; auto is one thread fewer than the cores, at least one.
         workers: str = "auto"
         # auto, cpu, cuda, cuda:N or mps.
         device: str = "auto"

@@ -165,7 +165,7 @@ def keep_freed_memory() -> bool:
 
     Activations are large and short-lived: by default each is a fresh mapping whose pages fault one by one.
     Measured on 2 cores (Sapphire Rapids, torch 2.15, bf16, batch 128): kth-d 239 → 434 images/s,
-    ResNet-18 at 64 px 296 → 378 images/s. Linux with glibc only; returns whether it took effect.
+    ResNet-18 at 64 px 296 → 378 images/s, one run of each after the other. Linux with glibc only; returns whether it took effect.
     Must run before torch allocates its first tensor for the huge pages to take effect.
     """
     if not sys.platform.startswith("linux"):
