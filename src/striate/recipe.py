@@ -67,22 +67,73 @@ class DataGroup:
     bad_share: float = 0.001
     # Share of each class that is held out where the data has no validation set. [share 0..1]
     val_share: float = 0.1
+    # Three channels, a grey photo as three equal ones; or one grey channel, for a network that sees no colour. [name]
+    colour: Literal["rgb", "grey"] = "rgb"
+    # Every image once an epoch; or every class equally often, the images of small classes repeated. [name]
+    sampling: Literal["images", "classes"] = "images"
 
 
 @dataclass(frozen=True)
 class AugmentGroup:
     """What training does to each image, as a pure function of seed, epoch and image."""
 
-    # Random area and aspect; both sides forced to size_px; or a random shift of at most shift_px. [name]
-    crop: Literal["random-resized", "resize", "shift"] = "random-resized"
+    # Random area and aspect; a random square of the resized photo; both sides forced to size_px; or a random shift. [name]
+    crop: Literal["random-resized", "random", "resize", "shift"] = "random-resized"
     # Area of the random crop, least and most. Source: Szegedy et al. 2015, section 6. [share 0..1]
     scale: tuple[float, float] = (0.08, 1.0)
     # Width over height of the random crop, least and most. Source: Szegedy et al. 2015, section 6. [1]
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    # With crop random: the shorter side before the crop, drawn from least to most each time; 0 0: size_px / data.crop_share.
+    # Source: Krizhevsky et al. 2012, section 4.1 (256 256); Simonyan and Zisserman 2015, section 3.1 (256 512). [px]
+    shorter_px: tuple[int, int] = (0, 0)
     # With crop shift: most pixels moved in each direction, the border repeated black. Source: He et al. 2016, section 4.2. [px]
     shift_px: int = 4
     # Probability of a left-right mirror image. Source: Krizhevsky et al. 2012, section 4.1. [share 0..1]
     flip: float = 0.5
+    # Most degrees turned in either direction. [degrees]
+    rotate: float = 0.0
+    # Most that the image moves, as a share of its side, in each direction. [share 0..1]
+    translate: float = 0.0
+    # Most degrees of horizontal shear in either direction. [degrees]
+    shear: float = 0.0
+    # Factors of brightness, contrast and saturation are drawn from 1 - this to 1 + this. [1]
+    brightness: float = 0.0
+    # As brightness. [1]
+    contrast: float = 0.0
+    # As brightness. [1]
+    saturation: float = 0.0
+    # Most that the hue turns in either direction, as a share of the full circle. [share 0..0.5]
+    hue: float = 0.0
+    # Deviation of the colour shift along the principal axes of pixel colours; 0.1 in the paper.
+    # Source: Krizhevsky et al. 2012, section 4.1. [1]
+    lighting: float = 0.0
+    # Whose pixel colours the axes are of. [name]
+    lighting_from: Literal["imagenet", "dataset"] = "imagenet"
+    # With lighting_from dataset, measured at the start: each axis times its variance, nine numbers, axis by axis. [0..1 squared]
+    lighting_axes: tuple[float, ...] = ()
+    # Random operations on top, torchvision's set. Source: Cubuk et al. 2020; Mueller and Hutter 2021. [name]
+    policy: Literal["none", "randaugment", "trivialaugment"] = "none"
+    # With policy randaugment: operations for each image. Source: Cubuk et al. 2020, section 3. [operations]
+    policy_operations: int = 2
+    # With policy randaugment: strength of each operation, of 30. Source: Cubuk et al. 2020, section 3. [0..30]
+    policy_magnitude: int = 9
+    # Probability that a random rectangle is erased, to noise. Source: Zhong et al. 2020, section 3. [share 0..1]
+    erase: float = 0.0
+    # Area of the erased rectangle, least and most. Source: Zhong et al. 2020, section 3. [share 0..1]
+    erase_area: tuple[float, float] = (0.02, 0.33)
+    # Width over height of the erased rectangle, least and most. Source: Zhong et al. 2020, section 3. [1]
+    erase_ratio: tuple[float, float] = (0.3, 3.3)
+    # Side of a square set to the mean colour at a random place; 0 for none. Source: DeVries and Taylor 2017, section 3. [px]
+    cutout_px: int = 0
+    # Two images blended: alpha of the Beta distribution of the share; 0 for none. Source: Zhang et al. 2018, section 2. [1]
+    mixup: float = 0.0
+    # A rectangle of one image pasted into another: alpha of the Beta distribution. Source: Yun et al. 2019, section 3. [1]
+    cutmix: float = 0.0
+    # Share of the batches that mixup or cutmix is applied to; with both set, each takes half of them. [share 0..1]
+    mix_share: float = 1.0
+    # Image by image in Pillow, the reference; or in batches on the device, for images in memory. Same draws, pixels equal
+    # to within rounding. auto: in batches on a GPU, else image by image. [name]
+    execution: Literal["auto", "per-image", "batched"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -97,6 +148,10 @@ class LossGroup:
     l2: float = 0.0
     # Layers whose weight the l2 term counts, by name. [layer names]
     l2_layers: tuple[str, ...] = ()
+    # Weight of each class in the cross-entropy, in the order of classes.json; none: all equal. [1]
+    class_weights: tuple[float, ...] = ()
+    # Weighs each class by images / (classes * its images), so that small classes count as much as large ones. [yes or no]
+    balance: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,36 +159,62 @@ class OptimGroup:
     """How it is minimised."""
 
     # The optimiser. [name]
-    name: Annotated[Literal["sgd", "adam", "adamw"], typed("--optimizer")] = "sgd"
+    name: Annotated[Literal["sgd", "sgd-alexnet", "rmsprop", "adam", "adamw", "lars", "lamb"], typed("--optimizer")] = "sgd"
     # Peak learning rate for the whole batch. [1/step]
     lr: Annotated[float, typed("--lr")] = 0.1
+    # Whether lr grows with the batch: times batch_size / lr_batch_size, or its square root; the result is printed.
+    # Source: Goyal et al. 2017, section 2.1 (linear); Krizhevsky 2014, section 5 (square root). [name]
+    lr_scaling: Literal["none", "linear", "square-root"] = "none"
+    # With lr_scaling: the batch that lr is stated for. [images]
+    lr_batch_size: int = 256
     # Images per optimiser step, over all processes and micro-batches. [images]
     batch_size: Annotated[int, typed("--batch-size", "-b")] = 128
     # Micro-batches that a batch is computed in; their gradients are added before the step. [micro-batches]
     accumulate: int = 1
-    # Of SGD. Source: Krizhevsky et al. 2012, section 5. [share 0..1]
+    # Of SGD, RMSprop and LARS. Source: Krizhevsky et al. 2012, section 5. [share 0..1]
     momentum: float = 0.9
     # Nesterov's form of SGD's momentum. [yes or no]
     nesterov: bool = False
-    # Of Adam and AdamW. Source: Kingma and Ba 2015, algorithm 1. [share 0..1]
+    # Of Adam, AdamW and LAMB. Source: Kingma and Ba 2015, algorithm 1. [share 0..1]
     betas: tuple[float, float] = (0.9, 0.999)
-    # Of Adam and AdamW. Source: Kingma and Ba 2015, algorithm 1. [1]
+    # Of RMSprop, Adam, AdamW and LAMB. Source: Kingma and Ba 2015, algorithm 1. [1]
     eps: float = 1e-8
-    # Added to the gradient (sgd, adam) or applied apart (adamw). [1]
+    # Of RMSprop: decay of the mean square of the gradient. Source: Szegedy et al. 2016, section 8. [share 0..1]
+    rms_decay: float = 0.9
+    # Of LARS: size of a layer's step over the norm of its weights. Source: You et al. 2017, section 4. [1]
+    trust: float = 0.001
+    # Added to the gradient (sgd, rmsprop, adam), inside the update (sgd-alexnet, lars, lamb), or applied apart (adamw). [1]
     weight_decay: Annotated[float, typed("--weight-decay", "--wd")] = 1e-4
     # Whether biases and normalisation layers decay too. [yes or no]
     decay_all: bool = True
-    # How the learning rate falls; cosine ends with the budget, the others keep their rule. [name]
-    schedule: Annotated[Literal["constant", "step", "cosine", "inverse-time"], typed("--schedule")] = "cosine"
+    # How the learning rate falls; cosine and polynomial end with the budget, the others keep their rule. [name]
+    schedule: Annotated[
+        Literal["constant", "step", "plateau", "exponential", "inverse-time", "polynomial", "cosine", "cosine-restarts"],
+        typed("--schedule"),
+    ] = "cosine"
     # Linear rise to the peak; with --for at most a tenth of the plan. Source: Goyal et al. 2017, section 2.2. [epochs]
     warmup_epochs: Annotated[float, typed("--warmup-epochs")] = 0.0
     # With schedule step: when the rate is multiplied by drop_factor. [epochs]
     drop_epochs: tuple[float, ...] = (30.0, 60.0, 80.0)
-    # With schedule step: what each drop multiplies the rate by. [share 0..1]
+    # With schedule step and plateau: what each drop multiplies the rate by. [share 0..1]
     drop_factor: float = 0.1
+    # With schedule plateau: evaluations without a better top-1 before the rate drops. [evaluations]
+    plateau: int = 3
+    # With schedule exponential: what the rate is multiplied by every decay_epochs.
+    # Source: Szegedy et al. 2016, section 8. [share 0..1]
+    decay_factor: float = 0.94
+    # With schedule exponential: see decay_factor. [epochs]
+    decay_epochs: float = 2.0
+    # With schedule polynomial: rate = lr * (1 - progress) ** power; 1 is a straight line. [1]
+    power: float = 1.0
+    # With schedule cosine-restarts: length of the first cycle. Source: Loshchilov and Hutter 2017, section 3. [epochs]
+    restart_epochs: float = 10.0
+    # With schedule cosine-restarts: length of each cycle over the one before. Source: Loshchilov and Hutter 2017, section 3. [1]
+    restart_factor: float = 2.0
     # With schedule inverse-time: rate = lr / (1 + inverse_decay * step), Keras' `decay`. [1/step]
     inverse_decay: float = 0.0
-    # With schedule cosine: the last rate over the peak. Source: Loshchilov and Hutter 2017, equation 5. [share 0..1]
+    # With the schedules cosine, cosine-restarts and polynomial: the last rate over the peak.
+    # Source: Loshchilov and Hutter 2017, equation 5. [share 0..1]
     final_lr: float = 0.0
     # Gradients are scaled down to this norm; 0 leaves them. [1]
     clip_norm: float = 0.0
@@ -163,6 +244,8 @@ class BudgetGroup:
     steps: Annotated[int | None, typed("--steps", metavar="N")] = None
     # Training time over all sittings, as 90s, 15m, 2h or 1h30m: from the first batch to the final save. [s, m, h]
     time: Annotated[str | None, typed("--for", metavar="TIME")] = None
+    # Ends the training after this many evaluations without a better top-1; 0 never. [evaluations]
+    patience: Annotated[int, typed("--patience")] = 0
     # How often the validation set is scored; with --for seldom enough to take at most a tenth of the time. [epochs]
     evaluate_epochs: float = 1.0
     # Time between checkpoints; there is one at each evaluation as well. [s]
@@ -279,6 +362,8 @@ def _converted(value: Any, kind: type, name: str) -> Any:
                 break
             if inner[0] is float and all(_is_number(part) for part in value):
                 return tuple(float(part) for part in value)
+            if inner[0] is int and all(_is_number(part) and float(part).is_integer() for part in value):
+                return tuple(int(part) for part in value)
             if inner[0] is str and all(isinstance(part, str) for part in value):
                 return tuple(value)
         if origin is dict and isinstance(value, dict):
@@ -322,7 +407,7 @@ def _type_words(hint: Any) -> str:
 
 def check(recipe: Recipe) -> Recipe:
     """Returns the recipe if its values make sense. Raises UserError naming the field, the value and what is allowed."""
-    optim, data, augment, loss, budget = recipe.optim, recipe.data, recipe.augment, recipe.loss, recipe.budget
+    optim, data, loss, budget = recipe.optim, recipe.data, recipe.loss, recipe.budget
     for name in field_names():
         for value in _numbers(get(recipe, name)):
             if not math.isfinite(value):
@@ -342,7 +427,16 @@ def check(recipe: Recipe) -> Recipe:
     _require(optim.eps > 0, "optim.eps", optim.eps, "more than 0")
     _require(optim.weight_decay >= 0, "optim.weight_decay", optim.weight_decay, "0 or more")
     _require(optim.warmup_epochs >= 0, "optim.warmup_epochs", optim.warmup_epochs, "0 or more")
+    _require(optim.lr_batch_size >= 1, "optim.lr_batch_size", optim.lr_batch_size, "1 or more")
+    _require(0 <= optim.rms_decay < 1, "optim.rms_decay", optim.rms_decay, "at least 0 and below 1")
+    _require(optim.trust > 0, "optim.trust", optim.trust, "more than 0")
     _require(0 < optim.drop_factor <= 1, "optim.drop_factor", optim.drop_factor, "above 0 and at most 1")
+    _require(optim.plateau >= 1, "optim.plateau", optim.plateau, "1 or more")
+    _require(0 < optim.decay_factor <= 1, "optim.decay_factor", optim.decay_factor, "above 0 and at most 1")
+    _require(optim.decay_epochs > 0, "optim.decay_epochs", optim.decay_epochs, "more than 0")
+    _require(optim.power > 0, "optim.power", optim.power, "more than 0")
+    _require(optim.restart_epochs > 0, "optim.restart_epochs", optim.restart_epochs, "more than 0")
+    _require(optim.restart_factor >= 1, "optim.restart_factor", optim.restart_factor, "1 or more")
     _require(list(optim.drop_epochs) == sorted(optim.drop_epochs), "optim.drop_epochs", optim.drop_epochs, "in rising order")
     _require(optim.inverse_decay >= 0, "optim.inverse_decay", optim.inverse_decay, "0 or more")
     _require(0 <= optim.final_lr <= 1, "optim.final_lr", optim.final_lr, "between 0 and 1")
@@ -354,24 +448,59 @@ def check(recipe: Recipe) -> Recipe:
     _require(loss.aux_weight >= 0, "loss.aux_weight", loss.aux_weight, "0 or more")
     _require(loss.l2 >= 0, "loss.l2", loss.l2, "0 or more")
     _require(loss.l2 == 0 or bool(loss.l2_layers), "loss.l2_layers", loss.l2_layers, "named when loss.l2 is above 0")
+    _require(all(weight >= 0 for weight in loss.class_weights), "loss.class_weights", loss.class_weights, "0 or more, each")
+    _require(
+        not loss.class_weights or sum(loss.class_weights) > 0, "loss.class_weights", loss.class_weights, "above 0 for some class"
+    )
+    _require(not (loss.balance and loss.class_weights), "loss.balance", True, "left out where loss.class_weights are given")
     _require(data.size_px >= 0, "data.size_px", data.size_px, "0 (chosen from the images) or more")
     _require(0 < data.crop_share <= 1, "data.crop_share", data.crop_share, "above 0 and at most 1")
     _require(data.shrink_px >= 0, "data.shrink_px", data.shrink_px, "0 (kept) or more")
     _require(0 <= data.bad_share < 1, "data.bad_share", data.bad_share, "at least 0 and below 1")
     _require(0 < data.val_share < 1, "data.val_share", data.val_share, "above 0 and below 1")
-    _require(0 < augment.scale[0] <= augment.scale[1] <= 1, "augment.scale", augment.scale, "rising, above 0 and at most 1")
-    _require(0 < augment.ratio[0] <= augment.ratio[1], "augment.ratio", augment.ratio, "rising and above 0")
-    _require(augment.shift_px >= 0, "augment.shift_px", augment.shift_px, "0 or more")
-    _require(0 <= augment.flip <= 1, "augment.flip", augment.flip, "between 0 and 1")
+    _check_augment(recipe)
     given = [value for value in (budget.epochs, budget.steps, budget.time) if value is not None]
     _require(len(given) == 1, "budget", given or "nothing", "exactly one of epochs, steps and time")
     _require(budget.epochs is None or budget.epochs > 0, "budget.epochs", budget.epochs, "more than 0")
     _require(budget.steps is None or budget.steps >= 1, "budget.steps", budget.steps, "1 or more")
     _require(budget.time is None or seconds(budget.time) >= 1, "budget.time", budget.time, "at least one second")
+    _require(budget.patience >= 0, "budget.patience", budget.patience, "0 (never) or more")
     _require(budget.evaluate_epochs > 0, "budget.evaluate_epochs", budget.evaluate_epochs, "more than 0")
     _require(budget.save_every_s > 0, "budget.save_every_s", budget.save_every_s, "more than 0")
     _require(budget.log_every >= 1, "budget.log_every", budget.log_every, "1 or more")
     return recipe
+
+
+def _check_augment(recipe: Recipe) -> None:
+    augment = recipe.augment
+    _require(0 < augment.scale[0] <= augment.scale[1] <= 1, "augment.scale", augment.scale, "rising, above 0 and at most 1")
+    _require(0 < augment.ratio[0] <= augment.ratio[1], "augment.ratio", augment.ratio, "rising and above 0")
+    _require(0 <= augment.shorter_px[0] <= augment.shorter_px[1], "augment.shorter_px", augment.shorter_px, "rising, 0 or more")
+    _require(
+        augment.shorter_px == (0, 0) or augment.shorter_px[0] >= max(1, recipe.data.size_px),
+        "augment.shorter_px",
+        augment.shorter_px,
+        f"0 0, or at least data.size_px ({recipe.data.size_px})",
+    )
+    _require(augment.shift_px >= 0, "augment.shift_px", augment.shift_px, "0 or more")
+    _require(0 <= augment.rotate <= 180, "augment.rotate", augment.rotate, "between 0 and 180 degrees")
+    _require(0 <= augment.shear < 90, "augment.shear", augment.shear, "at least 0 and below 90 degrees")
+    _require(0 <= augment.hue <= 0.5, "augment.hue", augment.hue, "between 0 and 0.5")
+    _require(0 <= augment.policy_magnitude <= 30, "augment.policy_magnitude", augment.policy_magnitude, "between 0 and 30")
+    _require(augment.policy_operations >= 1, "augment.policy_operations", augment.policy_operations, "1 or more")
+    _require(len(augment.lighting_axes) in (0, 9), "augment.lighting_axes", augment.lighting_axes, "nine numbers, or none")
+    for name in ("flip", "translate", "erase", "mix_share"):
+        _require(0 <= getattr(augment, name) <= 1, f"augment.{name}", getattr(augment, name), "between 0 and 1")
+    for name in ("brightness", "contrast", "saturation", "lighting", "cutout_px", "mixup", "cutmix"):
+        _require(getattr(augment, name) >= 0, f"augment.{name}", getattr(augment, name), "0 or more")
+    low, high = augment.erase_area
+    _require(0 < low <= high <= 1, "augment.erase_area", augment.erase_area, "rising, above 0 and at most 1")
+    _require(
+        0 < augment.erase_ratio[0] <= augment.erase_ratio[1], "augment.erase_ratio", augment.erase_ratio, "rising and above 0"
+    )
+    if recipe.data.colour == "grey":
+        for name in ("saturation", "hue", "lighting"):
+            _require(getattr(augment, name) == 0, f"augment.{name}", getattr(augment, name), "0 with data.colour grey")
 
 
 def _require(holds: bool, name: str, value: Any, wanted: str) -> None:

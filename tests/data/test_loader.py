@@ -15,10 +15,11 @@ import torch
 from PIL import Image
 
 from striate.classes import Classes
-from striate.data import augment, decode, loader, order, resident, views
+from striate.data import augment, decode, loader, resident, views
 from striate.data.augment import Augmentation
 from striate.data.index import Gathering, Index
 from striate.data.loader import Batch, Source, Streaming, Workers, ordered_batches, train_batches
+from striate.data.order import Order
 from striate.data.resident import Prepare
 from striate.errors import DataError, ResourceError, UserError
 from striate.view import View
@@ -27,6 +28,7 @@ VIEW = View(16, "crop", 20, "bilinear", False, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 RANDOM = Augmentation("random-resized", (0.2, 1.0), (3 / 4, 4 / 3), 0, 0.5, 16, "bilinear", "crop")
 PLAIN = Augmentation("resize", (1.0, 1.0), (1.0, 1.0), 0, 0.5, 16, "bilinear", "crop")
 SHIFT = Augmentation("shift", (1.0, 1.0), (1.0, 1.0), 3, 0.5, 16, "bilinear", "crop")
+ORDER = Order(5, 23, 5)
 HERE, ONE, TWO = Workers("threads", 0), Workers("threads", 1), Workers("threads", 2)
 APART = Workers("processes", 2)
 
@@ -54,7 +56,7 @@ def made(folder: Path, count: int = 23, bad: tuple[int, ...] = (), side: int | N
 def taken(
     source: Source, index: Index, workers: Workers, augmentation: Augmentation = RANDOM, first: int = 0, last: int = 9
 ) -> list[Batch]:
-    return list(train_batches(source, index, augmentation, 5, 5, first, last, workers))
+    return list(train_batches(source, index, augmentation, Order(5, len(index), 5), first, last, workers))
 
 
 def assert_equal(ours: list[Batch], theirs: list[Batch]) -> None:
@@ -83,7 +85,8 @@ def hands() -> list[threading.Thread]:
 def test_a_training_batch_by_hand(tmp_path: Path) -> None:
     index = made(tmp_path / "photos")
     for step, batch in enumerate(taken(Streaming(index, False), index, ONE)):
-        epoch, rows = order.batch_indices(5, step, 23, 5)
+        planned = ORDER.step(step)
+        epoch, rows = planned.epoch, planned.rows_b
         np.testing.assert_array_equal(batch.indices.numpy(), rows)
         np.testing.assert_array_equal(batch.labels.numpy(), index.labels[rows])
         assert batch.keys == tuple(index.keys[int(row)] for row in rows)
@@ -129,7 +132,7 @@ def test_any_step_may_be_the_first(tmp_path: Path) -> None:
 
 def test_without_a_last_step_it_does_not_end(tmp_path: Path) -> None:
     index = made(tmp_path / "photos")
-    batches = train_batches(Streaming(index, False), index, RANDOM, 5, 5, 0, None, TWO)
+    batches = train_batches(Streaming(index, False), index, RANDOM, Order(5, len(index), 5), 0, None, TWO)
     assert [len(next(batches)) for _ in range(30)] == [5] * 30
     batches.close()
     assert not hands()
@@ -192,7 +195,7 @@ def test_a_source_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="same index"):
         next(ordered_batches(Streaming(index.select(np.arange(5)), False), index, VIEW, None, 5, HERE))
     with pytest.raises(UserError, match="batch-size"):
-        train_batches(Streaming(index, False), index, RANDOM, 5, 24, 0, 1, HERE)
+        train_batches(Streaming(index, False), index, RANDOM, Order(5, 23, 24), 0, 1, HERE)
 
 
 # ---------------------------------------------------------------- bad images
@@ -315,7 +318,7 @@ def test_memory_that_ends_is_a_resource(trouble: Callable[[str, Index], Streamin
 @pytest.mark.parametrize("end", ["close", "raise", "forget"])
 def test_threads_end_with_their_generator(end: str, tmp_path: Path) -> None:
     index = made(tmp_path / "photos")
-    batches = train_batches(Streaming(index, False), index, RANDOM, 5, 5, 0, None, TWO)
+    batches = train_batches(Streaming(index, False), index, RANDOM, Order(5, len(index), 5), 0, None, TWO)
     next(batches)
     assert sum(thread.name.startswith("loader") for thread in threading.enumerate()) == 2
     if end == "close":
@@ -337,7 +340,7 @@ def test_the_look_ahead_is_bounded(tmp_path: Path) -> None:
             read.append(i)
             return super().image(i)
 
-    batches = train_batches(Counting(index, False), index, RANDOM, 5, 5, 0, None, TWO)
+    batches = train_batches(Counting(index, False), index, RANDOM, Order(5, len(index), 5), 0, None, TWO)
     next(batches)
     time.sleep(0.3)
     assert len(read) <= 5 * 3
@@ -346,7 +349,7 @@ def test_the_look_ahead_is_bounded(tmp_path: Path) -> None:
 
 def test_t14_memory_and_open_files_stay_constant(tmp_path: Path) -> None:
     index = made(tmp_path / "photos")
-    batches = train_batches(Streaming(index, False), index, RANDOM, 5, 5, 0, None, ONE)
+    batches = train_batches(Streaming(index, False), index, RANDOM, Order(5, len(index), 5), 0, None, ONE)
 
     def resident_kb() -> int:
         lines = Path("/proc/self/status").read_text().splitlines()

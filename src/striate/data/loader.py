@@ -22,11 +22,12 @@ import torch
 from numpy.typing import NDArray
 
 from striate import machine
-from striate.data import augment, decode, order, views
+from striate.data import augment, decode, views
 from striate.data.augment import Augmentation
 from striate.data.crew import Failed, Note, Slab, Stuck, notes_bytes, processes_in_order, threads_in_order
 from striate.data.decode import BadImage, Pixels
 from striate.data.index import Index
+from striate.data.order import Order, Rows, steps_per_epoch
 from striate.data.resident import Prepare, Resident, failed_error, prepared, stuck_error
 from striate.errors import ResourceError, UserError
 from striate.view import View
@@ -112,9 +113,10 @@ class _Training:
     def size_px(self) -> int:
         return self.augmentation.size_px
 
-    def fill(self, epoch: int, indices_n: NDArray[np.int64], pixels_nSS3: Pixels, note: Note) -> list[tuple[int, str]]:
+    def fill(self, rows: Rows, pixels_nSS3: Pixels, note: Note) -> list[tuple[int, str]]:
         """Writes the images; returns (position, reason) of the bad ones."""
-        uniforms_nD = augment.draw(self.seed, epoch, indices_n)
+        indices_n = rows.rows_b
+        uniforms_nD = augment.draw(self.seed, rows.epoch, rows.counters_b)
         if self.augmentation.crop == "resize" and (all_NSS3 := _all_of(self.source, self.size_px)) is not None:
             np.take(all_NSS3, indices_n, axis=0, out=pixels_nSS3, mode="clip")
             is_flipped_n = augment.is_flipped(self.augmentation, uniforms_nD)
@@ -141,8 +143,9 @@ class _Viewing:
     def size_px(self) -> int:
         return self.view.size_px
 
-    def fill(self, epoch: int, indices_n: NDArray[np.int64], pixels_nSS3: Pixels, note: Note) -> list[tuple[int, str]]:
+    def fill(self, rows: Rows, pixels_nSS3: Pixels, note: Note) -> list[tuple[int, str]]:
         """Writes the images; returns (position, reason) of the bad ones. The epoch does not matter."""
+        indices_n = rows.rows_b
         is_final = isinstance(self.source.prepare, View)
         if is_final and (all_NSS3 := _all_of(self.source, self.size_px)) is not None:
             np.take(all_NSS3, indices_n, axis=0, out=pixels_nSS3, mode="clip")
@@ -171,8 +174,10 @@ class _Part:
 
     batch: int
     first: int
-    epoch: int
-    indices_n: NDArray[np.int64]
+    rows: Rows
+
+    def __len__(self) -> int:
+        return len(self.rows.rows_b)
 
 
 @dataclass(eq=False)
@@ -193,8 +198,8 @@ class _InSlab:
 
     def __call__(self, part: _Part, note: Note) -> list[tuple[int, str]]:
         torch.set_num_threads(1)
-        room = self.slot_BSS3(part.batch)[part.first : part.first + len(part.indices_n)]
-        return self.filler.fill(part.epoch, part.indices_n, room, note)
+        room = self.slot_BSS3(part.batch)[part.first : part.first + len(part)]
+        return self.filler.fill(part.rows, room, note)
 
 
 # ---------------------------------------------------------------- batches
@@ -213,12 +218,12 @@ class _Open:
 def _batches(
     filler: _Filler,
     index: Index,
-    plans: Iterable[tuple[int, NDArray[np.int64]]],
+    plans: Iterable[Rows],
     batch_size: int,
     workers: Workers,
     timeout_s: float,
 ) -> Generator[Batch]:
-    """Batches of the planned (epoch, rows), in order."""
+    """Batches of the planned rows, in order. batch_size: of the largest."""
     side = filler.size_px
     chunk = max(_CHUNK_LEAST, -(-batch_size // (_CHUNKS * max(1, workers.count))))
     parts_per_batch = -(-batch_size // chunk)
@@ -227,20 +232,22 @@ def _batches(
     is_open: deque[_Open] = deque()
 
     def parts() -> Iterator[_Part]:
-        for number, (epoch, indices_B) in enumerate(plans):
+        for number, planned in enumerate(plans):
+            indices_B = planned.rows_b
             firsts = range(0, len(indices_B), chunk)
             # Images of processes arrive in the slab and are copied at the end.
             images = torch.empty((0 if in_processes else len(indices_B), side, side, 3), dtype=torch.uint8)
             is_open.append(_Open(indices_B, images, len(firsts), []))
             rooms[number] = images.numpy()
             for first in firsts:
-                yield _Part(number, first, epoch, indices_B[first : first + chunk])
+                counters_n = planned.counters_b[first : first + chunk]
+                yield _Part(number, first, Rows(planned.epoch, indices_B[first : first + chunk], counters_n))
 
     rooms: dict[int, Pixels] = {}
 
     def work(part: _Part, note: Note) -> list[tuple[int, str]]:
-        room = rooms[part.batch][part.first : part.first + len(part.indices_n)]
-        return filler.fill(part.epoch, part.indices_n, room, note)
+        room = rooms[part.batch][part.first : part.first + len(part)]
+        return filler.fill(part.rows, room, note)
 
     with contextlib.ExitStack() as ending:
         in_slab: _InSlab | None = None
@@ -308,24 +315,23 @@ def train_batches(
     source: Source,
     index: Index,
     augmentation: Augmentation,
-    seed: int,
-    batch_size: int,
+    order: Order,
     first_step: int,
     last_step: int | None,
     workers: Workers,
     timeout_s: float = 120.0,
 ) -> Generator[Batch]:
-    """One batch for each step from first_step to last_step - 1 (None: without end), a pure function of (seed, step).
+    """One batch for each step from first_step to last_step - 1 (None: without end), a pure function of (order, step).
 
     A bad image makes its batch smaller, never another one. Close the generator to end its workers at once.
     Raises ResourceError when a worker dies, or when no image is finished for timeout_s; DataError naming the file for
-    an exception that nobody expected; UserError when there are fewer images than batch_size.
+    an exception that nobody expected; UserError when there are fewer images than the order's batch_size.
     """
-    order.steps_per_epoch(len(index), batch_size)  # raises now rather than at the first batch
+    steps_per_epoch(order.count, order.batch_size)  # raises now rather than at the first batch
     _check_rows(source, index)
     steps = itertools.count(first_step) if last_step is None else range(first_step, last_step)
-    plans = (order.batch_indices(seed, step, len(index), batch_size) for step in steps)
-    return _batches(_Training(source, augmentation, seed), index, plans, batch_size, workers, timeout_s)
+    plans = (order.step(step) for step in steps)
+    return _batches(_Training(source, augmentation, order.seed), index, plans, order.part_size, workers, timeout_s)
 
 
 def ordered_batches(
@@ -350,7 +356,7 @@ def ordered_batches(
         raise ValueError(f"images were prepared with exif={source.prepare.exif}, the view wants exif={view.exif}")
     chosen = np.arange(len(index)) if rows is None else np.asarray(rows, dtype=np.int64)
     size = max(1, batch_size)
-    plans = ((0, chosen[start : start + size]) for start in range(0, len(chosen), size))
+    plans = (Rows(0, rows_b, rows_b) for rows_b in np.split(chosen, range(size, len(chosen), size)) if len(rows_b))
     return _batches(_Viewing(source, view), index, plans, size, workers, timeout_s)
 
 

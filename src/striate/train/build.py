@@ -10,10 +10,11 @@ import torch
 
 from striate import machine
 from striate.classes import Classes
-from striate.data import augment, order, resident
+from striate.data import augment, resident
 from striate.data.index import Index
 from striate.data.layouts.splits import Splits
 from striate.data.loader import Source, Streaming, Workers
+from striate.data.order import Order, steps_per_epoch
 from striate.errors import UserError
 from striate.files import write_json
 from striate.recipe import Recipe, seconds
@@ -50,6 +51,7 @@ class Training:
     source: Source
     scored: list[Images]
     augmentation: augment.Augmentation
+    order: Order
     step: Step
     state: State
     device: torch.device
@@ -68,7 +70,7 @@ def build(
     """
     o = recipe.optim
     view, classes = run.view, run.classes
-    per_epoch = order.steps_per_epoch(len(splits.train), o.batch_size)
+    per_epoch = steps_per_epoch(len(splits.train), o.batch_size)
     machine.forget_global_randomness(machine.stream_seed(o.seed, "initial weights"))
     model = build_model(recipe, len(classes.ids))
     if o.batch_size // o.accumulate < 2 and any(
@@ -143,6 +145,7 @@ def build(
             interpolation=recipe.data.interpolation,
             fit=recipe.data.fit,
         ),
+        Order(o.seed, len(splits.train), o.batch_size),
         step,
         state,
         device,

@@ -59,7 +59,7 @@ def steps(
             cut = {"reason": f"{error} while reading images", "exit_code": TO_BE_CONTINUED, "elapsed_s": 0.0}
             yield Record("end", run.status["step"], cut)
             return
-        state, b, o = training.state, recipe.budget, recipe.optim
+        state, b = training.state, recipe.budget
         yield from _introduction(training)
         limit_s = seconds(b.time) if b.time is not None else None
         clock = Clock(state.elapsed_s)
@@ -68,7 +68,7 @@ def steps(
         lr = 0.0
         saved_step, saved_at = (state.step if state.step else -1), time.monotonic()
         batches = train_batches(
-            training.source, training.train, training.augmentation, o.seed, o.batch_size, state.step, None, training.workers
+            training.source, training.train, training.augmentation, training.order, state.step, None, training.workers
         )
         with contextlib.closing(batches):
             try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-Shape = Literal["constant", "step", "cosine", "inverse-time"]
+Shape = Literal["constant", "step", "plateau", "exponential", "inverse-time", "polynomial", "cosine", "cosine-restarts"]
 
 
 def warmed(step: int, warmup_steps: int) -> float:
