@@ -8,16 +8,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision.transforms.v2 import functional as reference
 
 from striate.errors import UserError
-from striate.view import View
+from striate.view import IMAGENET_GREY_MEAN, IMAGENET_GREY_STD, IMAGENET_MEAN, IMAGENET_STD, View
 
 VIEW = View(224, "crop", 256, "bilinear", False, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+GREY = View(224, "crop", 256, "bilinear", False, (0.459,), (0.218,), "grey")
 SQUASHED = View(64, "squash", 64, "bicubic", True, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
-@pytest.mark.parametrize("view", [VIEW, SQUASHED])
+@pytest.mark.parametrize("view", [VIEW, SQUASHED, GREY])
 def test_json_round_trip(view: View) -> None:
     again = View.from_json(json.loads(json.dumps(view.to_json())))
     assert again == view
@@ -34,6 +36,7 @@ def test_hash_sees_every_field() -> None:
         replace(VIEW, mean=(0.5, 0.456, 0.406)),
         replace(VIEW, std=(0.5, 0.224, 0.225)),
         replace(VIEW, fit="squash", resize_px=224),
+        GREY,
     ]
     assert len({view.hash for view in [VIEW, *changed]}) == len(changed) + 1
 
@@ -48,6 +51,8 @@ def test_hash_sees_every_field() -> None:
         ("std", (0.0, 1.0, 1.0), "std"),
         ("mean", (float("nan"), 0.0, 0.0), "mean"),
         ("colour", "bgr", "colour"),
+        ("colour", "grey", "1 finite number each for colour 'grey'"),
+        ("mean", (0.5,), "3 finite numbers"),
     ],
 )
 def test_a_field_out_of_range_is_named(field: str, value: object, word: str) -> None:
@@ -127,3 +132,42 @@ def test_normalise_is_torchvisions(dtype: torch.dtype) -> None:
 def test_divided_by_255_and_nothing_else() -> None:
     images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
     torch.testing.assert_close(SQUASHED.normalise(images, torch.float32), images.float() / 255)
+
+
+# ---------------------------------------------------------------- grey
+
+
+def test_d7_grey_is_pillows_to_the_bit() -> None:
+    numbers = np.random.default_rng(0)
+    corners = np.array([[r, g, b] for r in (0, 1, 127, 255) for g in (0, 2, 128, 255) for b in (0, 3, 129, 255)], np.uint8)
+    for photo_HW3 in (numbers.integers(0, 256, (64, 64, 3), np.uint8), corners.reshape(8, 8, 3)):
+        images = torch.from_numpy(photo_HW3).permute(2, 0, 1)[None]
+        pillow_HW = np.asarray(Image.fromarray(photo_HW3).convert("L"))
+        assert GREY.levels(images).shape == (1, 1, *pillow_HW.shape)
+        assert np.array_equal(GREY.levels(images)[0, 0].numpy(), pillow_HW)
+    x = GREY.normalise(images, torch.float32)
+    torch.testing.assert_close(x[0, 0], (torch.from_numpy(pillow_HW / 255).float() - 0.459) / 0.218, rtol=0, atol=2e-6)
+
+
+def test_three_equal_channels_are_their_own_grey() -> None:
+    images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
+    assert torch.equal(GREY.levels(images)[0, 0], images[0, 0].float())
+
+
+def test_a_view_of_before_reads_as_colour() -> None:
+    old = {name: value for name, value in VIEW.to_json().items() if name != "colour"}
+    assert View.from_json(old) == VIEW
+    assert "RGB" in VIEW.describe()
+    assert "grey" in GREY.describe()
+    assert (VIEW.channels, GREY.channels) == (3, 1)
+
+
+def test_imagenets_grey_follows_from_its_colours() -> None:
+    weights = np.array([0.299, 0.587, 0.114])
+    axes = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+    covariance = axes @ np.diag([0.2175, 0.0188, 0.0045]) @ axes.T
+    own = np.sqrt(np.diag(covariance))
+    correlation = covariance / np.outer(own, own)
+    deviation = np.sqrt(weights @ (correlation * np.outer(IMAGENET_STD, IMAGENET_STD)) @ weights)
+    assert round(float(weights @ IMAGENET_MEAN), 3) == IMAGENET_GREY_MEAN[0]
+    assert round(float(deviation), 3) == IMAGENET_GREY_STD[0]

@@ -18,7 +18,8 @@ HELP = """striate: train, evaluate and explain ImageNet-style image classifiers
   striate train DATA         train, or go on where the same command was stopped
   striate evaluate RUN       score a run (or a network with --weights): top-1, top-5, interval, per class
   striate predict RUN PHOTO… name what is in photos
-  striate report RUN         one offline HTML page about a run
+  striate report RUN…        one offline HTML page about a run, or about several side by side
+  striate runs               which runs there are, how far each is, and its best top-1
   striate data make DIR      write a rendered data set in the layout of a real one
   striate VERB --help        all options of a verb
 
@@ -114,6 +115,12 @@ def train(argv: list[str]) -> int:
         workers: str = "auto"
         # auto, cpu, cuda, cuda:N or mps.
         device: str = "auto"
+        # A folder on another disk: each checkpoint is copied there too, and a new machine goes on from it.
+        mirror: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+        # Show it in tensorboard, wandb or mlflow as well; repeat it for several.
+        track: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME")] = ()
+        # Train nothing: measure for some seconds and say what it would take, what holds it up and what to change.
+        plan: tyro.conf.FlagCreatePairsOff[bool] = False
         # One JSON object on the last line of standard output.
         json: tyro.conf.FlagCreatePairsOff[bool] = False
         # The network.
@@ -151,7 +158,15 @@ def train(argv: list[str]) -> int:
         workers=given.workers,
         device=given.device,
         command=shlex.join(["striate", "train", *sys.argv[2:]]),
+        mirror=given.mirror,
+        track=given.track,
     )
+    if given.plan:
+        forecast = sitting.plan(request)
+        print("\n".join(forecast.describe()))
+        if given.json:
+            print(json.dumps({"plan": forecast.to_json()}))
+        return DONE
     run_folder, exit_code = sitting.sit(request, began=began)
     if given.json:
         print(
@@ -225,7 +240,7 @@ def _typed_fields(argv: list[str]) -> list[str]:
     return [name for name in known if name in typed]
 
 
-# ---------------------------------------------------------------- evaluate, predict, report
+# ---------------------------------------------------------------- evaluate, predict, report, runs
 
 
 @dataclass(frozen=True)
@@ -254,6 +269,8 @@ def evaluate(argv: list[str]) -> int:
         data: Annotated[str | None, tyro.conf.arg(metavar="DATA")] = None
         # Which split of the data; by default the validation set.
         split: Annotated[Literal["train", "val", "test"] | None, tyro.conf.arg(metavar="train|val|test")] = None
+        # A run trained with --data.colour grey, for the images that show no colour.
+        grey: Annotated[str | None, tyro.conf.arg(metavar="RUN")] = None
         # How each image is looked at: center.
         views: str = "center"
         # Weights for a network by name: a .safetensors file or a checkpoint folder.
@@ -269,12 +286,13 @@ def evaluate(argv: list[str]) -> int:
     if not given.network:
         raise UserError("evaluate: give a run folder, such as runs/demo, or the name of a network with --weights.")
     from striate.evaluate import open as opened
-    from striate.evaluate.score import headline
+    from striate.evaluate.score import headline, parts_line
 
     summary, folder = opened.evaluate(
         given.network,
         given.data,
         split=given.split,
+        grey=given.grey,
         weights=given.weights,
         views=given.views,
         checkpoint=given.checkpoint,
@@ -286,6 +304,8 @@ def evaluate(argv: list[str]) -> int:
         workers=given.workers,
     )
     print(headline(summary))
+    if summary["parts"]:
+        print(parts_line(summary))
     print(summary["protocol"])
     for warning in summary["warnings"]:
         print(f"Warning: {warning}")
@@ -305,6 +325,8 @@ def predict(argv: list[str]) -> int:
         network: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = ""
         # Files and folders; - reads names from standard input.
         photos: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO…")] = ()
+        # A run trained with --data.colour grey, for the photos that show no colour.
+        grey: Annotated[str | None, tyro.conf.arg(metavar="RUN")] = None
         # Classes to name for each photo.
         top: int = 5
         # Write the table here as well.
@@ -330,6 +352,7 @@ def predict(argv: list[str]) -> int:
         given.network,
         names,
         top=given.top,
+        grey=given.grey,
         checkpoint=given.checkpoint,
         raw=given.raw,
         precision=given.precision,
@@ -358,25 +381,104 @@ def predict(argv: list[str]) -> int:
 
 
 def report(argv: list[str]) -> int:
-    """Write one offline HTML page about a run."""
+    """Write one offline HTML page about a run, or about several side by side."""
     import tyro
 
     @dataclass(frozen=True)
     class Report:
-        # A run folder.
-        run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+        # Run folders; with more than one, the page compares them.
+        runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN…")] = ()
+        # Where the page that compares goes; by default beside the runs, as compare-A-B.html.
+        out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.html")] = None
         # One JSON object on the last line of standard output.
         json: tyro.conf.FlagCreatePairsOff[bool] = False
 
     given = _parse(Report, argv, "report", report.__doc__ or "")
+    if not given.runs:
+        raise UserError("report: give a run folder, such as runs/demo, or several to compare.")
+    if given.out is not None and len(given.runs) == 1:
+        raise UserError("--out is for the page that compares several runs; that of one run is its own report.html.")
+    from striate.report.compare import write_comparison
     from striate.report.write import write_report
     from striate.run.folder import open_run
 
-    path = write_report(open_run(given.run).path)
+    folders = [open_run(run).path for run in given.runs]
+    path = write_report(folders[0]) if len(folders) == 1 else write_comparison(folders, given.out)
     print(path)
     if given.json:
         print(json.dumps({"report": str(path)}))
     return DONE
+
+
+def runs(argv: list[str]) -> int:
+    """List the runs in a folder: state, progress and best top-1, the last changed first."""
+    import tyro
+
+    @dataclass(frozen=True)
+    class Runs:
+        # The folder that runs were made in, or one run.
+        folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")] = Path("runs")
+        # One JSON object on the last line of standard output.
+        json: tyro.conf.FlagCreatePairsOff[bool] = False
+
+    given = _parse(Runs, argv, "runs", runs.__doc__ or "")
+    from striate.run.listing import listing
+
+    found, others = listing(given.folder)
+    _print_runs(found)
+    if others:
+        print(f"{others} other folder{'s' if others > 1 else ''} in {given.folder}, without a run.")
+    if given.json:
+        print(json.dumps({"runs": [dataclasses.asdict(one) for one in found], "others": others}))
+    return DONE
+
+
+def _print_runs(found: list[Any]) -> None:
+    """The table of `striate runs`, and below it what is to be said of each run. A terminal's width shortens the texts in it."""
+    import shutil
+
+    if not found:
+        print("No runs here yet: striate train DATA makes one.")
+        return
+    rows = [("run", "state", "steps", "", "epochs", "best top-1 (95 %)", "model", "data", "age", "size")]
+    for one in found:
+        top1 = "" if one.top1 is None else f"{one.top1:.1%}"
+        if one.top1_interval is not None:
+            top1 += " ({:.1f} to {:.1f})".format(*(100 * end for end in one.top1_interval))
+        steps = "" if one.step is None else str(one.step) + (f"/{one.total_steps}" if one.total_steps else "")
+        share, epochs = (f"{one.share:.0%}" if one.share is not None else ""), (f"{one.epoch:.1f}" if one.epoch is not None else "")
+        best = top1 if one.split in {"", "val"} else f"{top1} {one.split}"
+        age, size = _age(time.time() - one.changed_s), _size(one.size_bytes)
+        rows.append((printable(one.name), one.state, steps, share, epochs, best, one.model, printable(one.data), age, size))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    excess = sum(widths) + 2 * len(widths) - 2 - (shutil.get_terminal_size().columns if sys.stdout.isatty() else 1000)
+    for column, least in ((0, 24), (7, 8), (6, 8), (0, 12)):
+        cut = max(0, min(excess, widths[column] - least))
+        widths[column], excess = widths[column] - cut, excess - cut
+    for row in rows:
+        cells = [cell if len(cell) <= width else cell[: width - 1] + "…" for cell, width in zip(row, widths, strict=True)]
+        right = {3, 4, 8, 9}
+        print("  ".join(f"{cell:{'>' if at in right else '<'}{widths[at]}}" for at, cell in enumerate(cells)).rstrip())
+    for one in found:
+        left = f"{_age(one.left_s)} left" if one.left_s is not None else ""
+        if one.reason or left:
+            print(printable(f"{one.name}: {one.reason or left}"))
+
+
+def _age(seconds: float) -> str:
+    """A length of time in its greatest unit: 45 s, 12 min, 3.4 h, 5 d."""
+    for unit, of, digits in (("d", 86400, 0), ("h", 3600, 1), ("min", 60, 0)):
+        if seconds >= of * (2 if unit == "d" else 1):
+            return f"{seconds / of:.{digits}f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+def _size(size_bytes: float) -> str:
+    """Bytes for people: 340 kB, 23 MB, 1.2 GB."""
+    for unit, of in (("GB", 1e9), ("MB", 1e6)):
+        if size_bytes >= of:
+            return f"{size_bytes / of:.{0 if size_bytes >= 10 * of else 1}f} {unit}"
+    return f"{size_bytes / 1e3:.0f} kB"
 
 
 # ---------------------------------------------------------------- data
@@ -436,4 +538,4 @@ def data_make(argv: list[str]) -> int:
     return DONE
 
 
-VERBS = {"train": train, "evaluate": evaluate, "predict": predict, "report": report, "data": data}
+VERBS = {"train": train, "evaluate": evaluate, "predict": predict, "report": report, "runs": runs, "data": data}

@@ -57,6 +57,10 @@ class ResourceError(StriateError):
     exit_code = 6
 
 
+class Interrupted(Exception):
+    """The sitting has to end before the work at hand is done; says why. An outcome, not an error."""
+
+
 def nearest(name: str, known: Iterable[str], most: int = 3) -> str:
     """A hint for a name that does not exist: ' Did you mean …?', or an empty string.
 

@@ -10,6 +10,7 @@ import math
 import os
 import shutil
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,21 @@ def sync_folder(folder: Path) -> None:
 
 def write_synced(path: Path, data: bytes | memoryview) -> None:
     """Writes a new file and waits until the disk has it. Not atomic by itself: for files in a temporary folder."""
+    write_pieces(path, [memoryview(data)])
+
+
+def write_pieces(path: Path, pieces: Iterable[memoryview]) -> tuple[int, str]:
+    """As `write_synced`, piece by piece. Returns how many bytes it wrote, and their SHA-256 as 64 hex digits."""
+    digest, size = hashlib.sha256(), 0
     with open(path, "wb", buffering=0) as file:
-        view = memoryview(data).cast("B")
-        while len(view):
-            view = view[file.write(view) :]
+        for piece in pieces:
+            rest = piece.cast("B")
+            digest.update(rest)
+            size += len(rest)
+            while len(rest):
+                rest = rest[file.write(rest) :]
         os.fsync(file.fileno())
+    return size, digest.hexdigest()
 
 
 def write_whole(path: Path, data: bytes | str) -> None:

@@ -99,12 +99,17 @@ def _mix_torch(x: torch.Tensor) -> torch.Tensor:
     return x ^ shifted(x, 31)
 
 
-def uniforms_torch(seed: int, name: str, first: int, second_N: torch.Tensor, draws: int) -> torch.Tensor:
-    """`uniforms` on the device of `second_N` ([N] int64): the same numbers bit for bit. Returns [N, draws] float64."""
+def bits_torch(seed: int, name: str, first: int, second_N: torch.Tensor, draws: int) -> torch.Tensor:
+    """`bits` on the device of `second_N` ([N] int64): the same words, as signed numbers. Returns [N, draws] int64."""
     head = _mix((_stream(seed, name) + _GOLDEN * (first + 1)) & _MASK)
     row_N = _mix_torch((second_N.to(torch.int64) + 1) * _wrapped(_GOLDEN) + _wrapped(head))
     column = torch.arange(1, draws + 1, dtype=torch.int64, device=second_N.device) * _wrapped(_GOLDEN)
-    words = _mix_torch(row_N[:, None] + column[None, :])
+    return _mix_torch(row_N[:, None] + column[None, :])
+
+
+def uniforms_torch(seed: int, name: str, first: int, second_N: torch.Tensor, draws: int) -> torch.Tensor:
+    """`uniforms` on the device of `second_N` ([N] int64): the same numbers bit for bit. Returns [N, draws] float64."""
+    words = bits_torch(seed, name, first, second_N, draws)
     return ((words >> 11) & ((1 << 53) - 1)).to(torch.float64) * 2.0**-53
 
 
@@ -123,7 +128,10 @@ def reseed_torch(seed: int, *counters: int) -> None:
 
 
 def cores() -> int:
-    """Processors that this process may really use: the smaller of its affinity and its cgroup quota, at least 1."""
+    """Processors that this process may really use: the smaller of its affinity and its cgroup quota, at least 1.
+
+    The processes that torchrun starts on one machine get equal shares.
+    """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -131,7 +139,13 @@ def cores() -> int:
             allowed = min(allowed, max(1, int(quota) // int(period)))
     except (OSError, ValueError):
         pass  # no cgroup v2 on this system: the affinity alone decides
-    return max(1, allowed)
+    return max(1, allowed // _local_processes())
+
+
+def _local_processes() -> int:
+    """Processes of this training on this machine, as torchrun says."""
+    text = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(1, int(text)) if text.isdigit() else 1
 
 
 def free_memory_bytes() -> int:
@@ -150,9 +164,14 @@ def free_memory_bytes() -> int:
 
 
 def threads_wanted() -> int:
-    """Threads for torch: $OMP_NUM_THREADS where it is set, else one per core."""
+    """Threads for torch: $OMP_NUM_THREADS where it is set, else one per core.
+
+    A 1 within torchrun counts as unset: torchrun puts it there for everyone who sets nothing.
+    """
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdigit() and int(asked) > 0 else cores()
+    if not (asked.isdigit() and int(asked) > 0) or (asked == "1" and _local_processes() > 1):
+        return cores()
+    return int(asked)
 
 
 def use_threads(count: int) -> None:
@@ -183,10 +202,11 @@ def keep_freed_memory() -> bool:
 # ---------------------------------------------------------------- device and precision
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
     """The device named "auto", "cpu", "cuda", "cuda:1" or "mps".
 
     "auto" takes a usable GPU, else the CPU; a GPU that is present but unusable is an error, not the CPU.
+    local_rank: of several processes on this machine each takes the GPU of its number.
     Raises UserError when the named device does not exist, ResourceError when it exists and cannot be used.
     """
     if name == "auto":
@@ -203,12 +223,14 @@ def choose_device(name: str) -> torch.device:
     except RuntimeError as error:
         raise UserError(f"--device {name}: not a device name. Use auto, cpu, cuda, cuda:N or mps.") from error
     if device.type == "cuda":
+        if device.index is None and _local_processes() > 1:
+            device = torch.device("cuda", local_rank)
         if not torch.cuda.is_available():
             if gpu_present():
                 raise ResourceError(unusable_gpu())
             raise UserError(f"--device {name}: this machine has no NVIDIA GPU. Use --device cpu, or leave it out.")
         if device.index is not None and device.index >= torch.cuda.device_count():
-            raise UserError(f"--device {name}: this machine has {torch.cuda.device_count()} GPU(s), numbered from 0.")
+            raise UserError(f"--device {device}: this machine has {torch.cuda.device_count()} GPU(s), numbered from 0.")
         try:
             torch.zeros(1, device=device)
         except RuntimeError as error:
@@ -277,6 +299,24 @@ def determinism(wanted: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(before[0])
         torch.backends.cudnn.benchmark = before[1]
         _fill.fill_uninitialized_memory = before[2]
+
+
+@contextlib.contextmanager
+def as_found() -> Iterator[None]:
+    """After the block the process is as before it where that can be: torch's threads, the global random generators.
+
+    For a notebook, whose other cells must not notice a training.
+    """
+    threads = torch.get_num_threads()
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the global generator is exactly what is meant
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    try:
+        with torch.random.fork_rng(gpus):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
 
 
 def describe(device: torch.device) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The terminal display: a live line where there is a terminal, plain lines where there is none."""
+"""The display: a line that is rewritten where there is a terminal or a notebook, plain lines where there is neither."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from striate.run.log import Record
 
 # Plain lines come at most this often, so that a log file of a long run stays readable.
 LINE_EVERY_S = 10.0
+# A notebook's line is rewritten at most this often, for each time is a message to the browser.
+CELL_EVERY_S = 0.25
 
 
 class Terminal(Console):
@@ -26,18 +28,62 @@ class Terminal(Console):
         self.quiet = True
 
 
-class Display:
-    """Shows records as they come. Writes to standard error, so that standard output stays for results.
+def notebook() -> Callable[..., Any] | None:
+    """The function that shows something in a notebook's cell, where this process is a notebook's kernel; else None.
 
-    quiet: nothing but problems.
+    IPython is looked for among what is imported, and never imported: a kernel has it.
+    """
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    show: Callable[..., Any] | None = getattr(sys.modules.get("IPython.display"), "display", None)
+    return show if hasattr(shell, "kernel") else None
+
+
+class Cell:
+    """A line in the output of a notebook's cell that is rewritten in its place; what is printed later stands below it.
+
+    show: IPython's `display`.
+    """
+
+    def __init__(self, show: Callable[..., Any], now: Callable[[], float]) -> None:
+        self._show, self._now = show, now
+        self._handle: Any = None
+        self._text = self._shown = ""
+        self._shown_at = -1e9
+
+    def rewrite(self, text: str) -> None:
+        """Puts `text` in the line's place, at once or with one of the next texts."""
+        self._text = text
+        if self._now() - self._shown_at >= CELL_EVERY_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Shows the last text if it is not shown yet."""
+        if self._text == self._shown:
+            return
+        self._shown, self._shown_at = self._text, self._now()
+        content = {"text/plain": self._text}
+        if self._handle is None:
+            self._handle = self._show(content, raw=True, display_id=True)
+        else:
+            self._handle.update(content, raw=True)
+
+
+class Display:
+    """Shows records as they come. In a terminal it writes to standard error, so that standard output stays for results.
+
+    quiet: nothing but problems. again: how a person goes on with a training that was stopped, as the start of a sentence.
     """
 
     def __init__(self, quiet: bool = False, console: Console | None = None, now: Callable[[], float] = time.monotonic) -> None:
+        show = notebook() if console is None else None
+        if console is None and show is not None:  # a notebook shows standard error as if something were wrong
+            console = Terminal(file=sys.stdout, force_terminal=False, force_jupyter=False, soft_wrap=True, highlight=False)
         self._console = console or Terminal(stderr=True, soft_wrap=not sys.stderr.isatty(), highlight=False)
+        self.again = "Run the same command again" if show is None else "Run this cell again"
         self._quiet = quiet
         self._now = now
+        self._cell = Cell(show, now) if show is not None and not quiet else None
         self._live: Live | None = None
-        self._facts: dict[str, Any] = {}
         self._last_line = -1e9
 
     def __enter__(self) -> Display:
@@ -50,6 +96,8 @@ class Display:
         if self._live is not None:
             self._live.stop()
             self._live = None
+        if self._cell is not None:
+            self._cell.flush()
 
     def say(self, text: str) -> None:
         """One line for people."""
@@ -58,24 +106,29 @@ class Display:
 
     def decoding(self, done: int, total: int) -> None:
         """Progress of decoding images into memory."""
-        if self._live is not None:
-            self._live.update(Text(f"Decoding images: {done:,} of {total:,}"))
-        elif not self._quiet and self._due():
-            self.say(f"Decoding images: {done:,} of {total:,}")
+        text = f"Decoding images: {done:,} of {total:,}"
+        if not self._rewritten(text) and not self._quiet and self._due():
+            self.say(text)
 
     def show(self, record: Record) -> None:
         """Shows one record of the training."""
         values = record.values
         if record.kind == "step":
-            self._facts = values | {"step": record.step}
-            if self._live is None and not self._quiet and self._due():
-                self.say(line(self._facts))
-        else:
-            text = sentence(record)
-            if text:
+            text = line(values | {"step": record.step})
+            if not self._rewritten(text) and not self._quiet and self._due():
                 self.say(text)
-        if self._live is not None and self._facts:
-            self._live.update(Text(line(self._facts)))
+            return
+        words = sentence(record, self.again)
+        if words:
+            self.say(words)
+
+    def _rewritten(self, text: str) -> bool:
+        """Puts `text` into the line that is rewritten, if there is one."""
+        if self._cell is not None:
+            self._cell.rewrite(printable(text))
+        elif self._live is not None:
+            self._live.update(Text(text))
+        return self._cell is not None or self._live is not None
 
     def _due(self) -> bool:
         if self._now() - self._last_line < LINE_EVERY_S:
@@ -84,8 +137,8 @@ class Display:
         return True
 
 
-def sentence(record: Record) -> str | None:
-    """What a record that is no step says to people; None when it is for machines only."""
+def sentence(record: Record, again: str = "Run the same command again") -> str | None:
+    """What a record that is no step says to people; None when it is for machines only. again: how one goes on."""
     values = record.values
     if record.kind in {"start", "resume"}:
         verb = "Training" if record.kind == "start" else f"Going on at step {record.step:,}:"
@@ -112,7 +165,7 @@ def sentence(record: Record) -> str | None:
             f"{values['used']:,} of {values['expected']:,} images"
         )
     if record.kind == "end" and values["exit_code"] == TO_BE_CONTINUED:
-        return f"Saved at step {record.step:,} ({values['reason']}). Run the same command again to go on."
+        return f"Saved at step {record.step:,} ({values['reason']}). {again} to go on."
     return None
 
 

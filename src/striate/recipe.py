@@ -24,6 +24,11 @@ from tyro.conf import Suppress, arg
 from striate.errors import UserError, nearest
 from striate.files import read_json, sha256_bytes, to_json
 
+# Most of a recipe file: a weight for each of 20,000 classes, which a run's own file holds three times, makes half. [bytes]
+MOST_BYTES = 4_000_000
+# Most levels of nesting: groups, fields, and what a network's own options hold.
+MOST_LEVELS = 12
+
 
 def typed(*names: str, metavar: str | None = None) -> Any:
     """Marks a field with the names that its users know, beside `--group.field`; metavar: what help shows for its value."""
@@ -379,7 +384,7 @@ def _converted(value: Any, kind: type, name: str) -> Any:
     wanted = " or ".join(_type_words(option) for option in options)
     choices = [str(choice) for option in options if typing.get_origin(option) is Literal for choice in typing.get_args(option)]
     hint_text = nearest(value, choices) if isinstance(value, str) and choices else ""
-    raise UserError(f"{where}: expected {wanted}, found {value!r}.{hint_text}")
+    raise UserError(f"{where}: expected {wanted}, found {_short(repr(value))}.{hint_text}")
 
 
 @functools.cache
@@ -545,13 +550,13 @@ def from_plain(plain: dict[str, Any], where: str = "recipe") -> Recipe:
         if group.startswith("_"):
             continue
         if group not in GROUPS:
-            raise UserError(f"{where}: no group '{group}'.{nearest(group, GROUPS)} The groups are {', '.join(GROUPS)}.")
+            raise UserError(f"{where}: no group '{_short(group)}'.{nearest(group, GROUPS)} The groups are {', '.join(GROUPS)}.")
         if not isinstance(values, dict):
             raise UserError(f"{where}: group '{group}' must be a table of fields.")
         known = [one.name for one in fields(GROUPS[group])]
         for name in values:
             if name not in known:
-                raise UserError(f"{where}: group '{group}' has no field '{name}'.{nearest(name, known)}")
+                raise UserError(f"{where}: group '{group}' has no field '{_short(name)}'.{nearest(name, known)}")
         if group == "budget" and any(values.get(name) is not None for name in ("steps", "time")):
             values = {"epochs": None, **values}
         parts[group] = GROUPS[group](**{name: _converted(value, GROUPS[group], name) for name, value in values.items()})
@@ -559,8 +564,28 @@ def from_plain(plain: dict[str, Any], where: str = "recipe") -> Recipe:
 
 
 def read(path: Path) -> Recipe:
-    """Reads a recipe file, such as the resolved `recipe.json` of a run."""
-    return check(from_plain(read_json(path), where=str(path)))
+    """Reads a recipe file, such as the resolved `recipe.json` of a run.
+
+    Raises UserError for a mistake in it, and for a file that is larger or nested deeper than any recipe.
+    """
+    if path.is_file() and path.stat().st_size > MOST_BYTES:
+        raise UserError(f"{path}: {path.stat().st_size / 1e6:.0f} MB are no recipe; one has some kB.")
+    plain = read_json(path)
+    if _is_deeper(plain, MOST_LEVELS):
+        raise UserError(f"{path}: nested deeper than {MOST_LEVELS} levels; a recipe is a table of groups of fields.")
+    return check(from_plain(plain, where=str(path)))
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether lists and tables in it are nested deeper than so many levels."""
+    if not isinstance(value, (dict, list)):
+        return False
+    return levels == 0 or any(_is_deeper(one, levels - 1) for one in (value.values() if isinstance(value, dict) else value))
+
+
+def _short(text: str) -> str:
+    """Text of a stranger's file for a message."""
+    return text if len(text) <= 200 else text[:200] + "…"
 
 
 def to_text(recipe: Recipe) -> str:

@@ -7,6 +7,7 @@ then scores the best checkpoint and writes the report. `train` is what the comma
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,19 +19,23 @@ from striate import recipe as recipes
 from striate.data.index import Index, compare
 from striate.data.layouts.detect import open_data
 from striate.data.layouts.splits import Splits
-from striate.errors import DONE, TO_BE_CONTINUED, CheckpointError, DataError, NonFiniteError, StriateError, UserError
+from striate.data.loader import Workers
+from striate.errors import DONE, TO_BE_CONTINUED, CheckpointError, DataError, Interrupted, NonFiniteError, StriateError, UserError
 from striate.evaluate import score
 from striate.evaluate.open import evaluate_run
 from striate.files import read_json, sha256_file, write_json
+from striate.measure.plan import Forecast
+from striate.ranks import Ranks, joined, local_rank
 from striate.recipe import Recipe
 from striate.recipes import catalog
 from striate.report.write import write_report
-from striate.run import checkpoint, identity
-from striate.run.folder import Run, Typed
+from striate.run import checkpoint, identity, mirror
+from striate.run.folder import Run, Typed, open_run
 from striate.run.lock import locked
 from striate.run.log import Log, Record
-from striate.train import loop
-from striate.train.budget import Interrupted, Stop
+from striate.track import trackers
+from striate.train import loop, trial
+from striate.train.budget import Stop
 from striate.train.resolve import median_side_px, resolve
 
 # Layouts whose published results ignore EXIF orientation.
@@ -61,6 +66,8 @@ class Request:
     workers: str = "auto"
     device: str = "auto"
     command: str = ""
+    mirror: Path | None = None
+    track: tuple[str, ...] = ()
 
 
 def train(
@@ -76,6 +83,8 @@ def train(
     stop_after: str | None = None,
     workers: str = "auto",
     device: str = "auto",
+    mirror: str | Path | None = None,
+    track: tuple[str, ...] = (),
     quiet: bool = False,
     **fields: Any,
 ) -> Run:
@@ -84,11 +93,16 @@ def train(
     data: a folder, a list file, or "builtin". recipe: a name, a recipe.json, or a Recipe.
     changes and fields: recipe fields by either of their names: train("photos", model="resnet18", epochs=3,
     changes={"loss.smoothing": 0.1}). stop_after: as "11h30m"; the run is then saved, and the same call goes on.
+    mirror: a folder on another disk that each checkpoint is copied to, and that a new machine goes on from.
+    track: trackers that watch it, of "tensorboard", "wandb" and "mlflow".
     Raises UserError, DataError, CheckpointError, NonFiniteError or ResourceError.
     """
     merged = {recipes.full_name(key): value for key, value in {**(changes or {}), **fields}.items()}
     base = str(recipe) if isinstance(recipe, Path) else recipe
-    request = Request(str(data), base, merged, Path(out), name, new, override, accept_data_change, stop_after, workers, device)
+    second = Path(mirror) if mirror is not None else None
+    request = Request(
+        str(data), base, merged, Path(out), name, new, override, accept_data_change, stop_after, workers, device, mirror=second, track=track
+    )
     run, _ = sit(request, quiet=quiet)
     return run
 
@@ -100,18 +114,24 @@ def sit(request: Request, quiet: bool = False, began: float | None = None) -> tu
     """
     began = time.monotonic() if began is None else began
     limit_s = recipes.seconds(request.stop_after) if request.stop_after else None
+    trackers.require(request.track)
     machine.keep_freed_memory()
     machine.use_threads(machine.threads_wanted())
-    with Stop(limit_s, began) as stop, progress.Display(quiet) as display, contextlib.ExitStack() as stack:
-        prepared = prepare(request, display, stack)
+    with contextlib.ExitStack() as stack:
+        ranks = stack.enter_context(joined())
+        stop = stack.enter_context(Stop(limit_s, began))
+        display = stack.enter_context(progress.Display(quiet or not ranks.is_first))
+        prepared = _prepared(request, ranks, display, stack)
         run = prepared.run
         if prepared.finished:
             display.say(f"{run.path}: this run is finished (step {run.status['step']:,}). Its report: {run.path / 'report.html'}")
             display.say("To train it longer: --name, a larger --epochs, and --override budget.epochs.")
             return run, DONE
-        end = _train(prepared, request, stop, display)
+        end = _train(prepared, request, ranks, stop, display)
         if end.values["exit_code"] == TO_BE_CONTINUED:
             return run, TO_BE_CONTINUED
+        if not ranks.is_first:
+            return run, DONE  # the first process alone scores the best checkpoint and writes the report
         try:
             for line in _finish(prepared, request, stop):
                 display.say(line)
@@ -134,14 +154,30 @@ class Prepared:
     finished: bool
 
 
+def _prepared(request: Request, ranks: Ranks, display: progress.Display, stack: contextlib.ExitStack) -> Prepared:
+    """The run of a request in every process: the first one prepares it, the others open what it prepared."""
+    with ranks.together():
+        prepared = prepare(request, display, stack) if ranks.is_first else None
+    path, finished = ranks.share([str(prepared.run.path), prepared.finished] if prepared else None)
+    with ranks.together():
+        if prepared is None:
+            run = open_run(Path(path))
+            prepared = Prepared(run, run.recipe, open_data(request.data, run.recipe.data.val_share), finished)
+    return prepared
+
+
 def prepare(request: Request, display: progress.Display, stack: contextlib.ExitStack) -> Prepared:
     """Finds or makes the run of a request, locks it (until `stack` closes), and decides what the recipe leaves open."""
-    device = machine.choose_device(request.device)
+    device = machine.choose_device(request.device, local_rank())
     splits, typed = _typed(request, device.type != "cpu", display)
     model = typed.recipe.model.name
     name = request.name or identity.default_name(request.data, model, typed)
     run, exists = identity.make_folder(request.out, name, request.new)
     stack.enter_context(locked(run.path))
+    if request.mirror is not None and not request.new:
+        for note in mirror.restore(request.mirror, run, typed, request.override):
+            display.say(f"  {note}")
+        exists = (run.path / "recipe.json").is_file()
     if exists and _is_complete(run):
         return _existing(run, request, splits, typed, display)
     display.say(f"{run.path}: {splits.layout}, {len(splits.train):,} training images of {len(splits.train.classes.ids)} classes")
@@ -267,10 +303,16 @@ def _same_data(run: Run, request: Request, splits: Splits, display: progress.Dis
 # ---------------------------------------------------------------- train
 
 
-def _train(prepared: Prepared, request: Request, stop: Stop, display: progress.Display) -> Record:
+def _train(prepared: Prepared, request: Request, ranks: Ranks, stop: Stop, display: progress.Display) -> Record:
     """Runs the loop, keeps its records, shows them, and leaves the run's status right however it ends."""
     run = prepared.run
+    if not ranks.is_first:
+        *_, last = loop.steps(
+            prepared.recipe, run, splits=prepared.splits, device=request.device, workers=request.workers, stop=stop, ranks=ranks
+        )
+        return last
     log = Log(run.path / "log.jsonl")
+    tracked = trackers.Trackers(run, request.track)
     step = run.status["step"]
     run.write_status("running", step)
     end = Record("end", step, {"reason": "nothing to do", "exit_code": DONE})
@@ -282,9 +324,11 @@ def _train(prepared: Prepared, request: Request, stop: Stop, display: progress.D
         display.show(record)
         if record.kind == "end":
             end = record
+        for note in tracked.write(record):
+            keep(Record("note", step, {"text": note}))
 
     try:
-        for note in _not_bit_exact(run, request):
+        for note in _not_bit_exact(run, request, ranks):
             keep(Record("note", step, {"text": note}))
         records = loop.steps(
             prepared.recipe,
@@ -294,6 +338,8 @@ def _train(prepared: Prepared, request: Request, stop: Stop, display: progress.D
             workers=request.workers,
             stop=stop,
             progress=display.decoding,
+            ranks=ranks,
+            copy=mirror.open_mirror(request.mirror, run).copy if request.mirror is not None else None,
         )
         with contextlib.closing(records):
             for record in records:
@@ -306,22 +352,25 @@ def _train(prepared: Prepared, request: Request, stop: Stop, display: progress.D
             run.write_status("failed", step, reason=reason, exit_code=code)
         raise
     finally:
+        for note in tracked.close():
+            display.say(note)
         log.close()
     state = "saved" if end.values["exit_code"] == TO_BE_CONTINUED else "trained"
     run.write_status(state, end.step, reason=end.values["reason"])
     return end
 
 
-def _not_bit_exact(run: Run, request: Request) -> Iterator[str]:
+def _not_bit_exact(run: Run, request: Request, ranks: Ranks) -> Iterator[str]:
     """What differs between this machine and the one that wrote the newest checkpoint, where bits may depend on it."""
     steps = checkpoint.steps_in(run.checkpoints)
     if not steps:
         return
     path = run.checkpoints / f"step-{steps[0]}" / "state.json"
     with contextlib.suppress(UserError):
-        before = read_json(path).get("environment", {})
-        now = machine.describe(machine.choose_device(request.device))
-        names = ("striate", "threads", "torch", "processor", "device", "gpu", "cudnn", "numpy", "pillow", "simplejpeg")
+        before = {"processes": 1} | read_json(path).get("environment", {})
+        now = machine.describe(machine.choose_device(request.device, local_rank())) | {"processes": ranks.world}
+        versions = ("striate", "torch", "cudnn", "numpy", "pillow", "simplejpeg")
+        names = ("processes", "threads", "processor", "device", "gpu", *versions)
         changed = [f"{name} {before.get(name)} → {now.get(name)}" for name in names if before.get(name) != now.get(name)]
         if changed:
             yield f"From here on not bit-exact: {', '.join(changed)}."
@@ -352,3 +401,31 @@ def _finish(prepared: Prepared, request: Request, stop: Stop) -> Iterator[str]:
             yield f"  {folder}"
     run.write_status("done", status["step"], reason="done")
     yield f"Report: {write_report(run.path)}"
+
+
+# ---------------------------------------------------------------- plan
+
+
+def plan(request: Request, quiet: bool = False) -> Forecast:
+    """What the training of a request would take: speed, memory, disk, hours, what holds it up, and what to change.
+
+    Builds what training would build and takes real steps for some seconds, in a temporary folder: nothing is kept, and
+    no run is made. Raises what training would raise before its first step, and ResourceError when a step finds no memory.
+    """
+    machine.keep_freed_memory()
+    with contextlib.ExitStack() as stack:
+        if stack.enter_context(joined()).world > 1:
+            raise UserError("--plan measures one process: start it without torchrun.")
+        stack.enter_context(machine.as_found())
+        display = stack.enter_context(progress.Display(quiet))
+        machine.use_threads(machine.threads_wanted())
+        run = Run(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="striate-plan-"))))
+        device = machine.choose_device(request.device)
+        splits, typed = _typed(request, device.type != "cpu", display)
+        resolved = resolve(typed.recipe, splits, device, splits.layout.startswith(AS_THEY_LIE))
+        for note in resolved.notes:
+            display.say(f"  {note}")
+        _write_run(run, request, splits, typed, resolved.recipe, resolved.view.to_json(), device)
+        stack.enter_context(machine.determinism(resolved.recipe.optim.deterministic))
+        workers = Workers.parse(request.workers)
+        return trial.forecast(resolved.recipe, run, splits, device, workers, request.mirror is not None, request.out)

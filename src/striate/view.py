@@ -1,8 +1,9 @@
 """How network pixels come from photo pixels: one value, shared by train, evaluate, serve and export.
 
-photo ── EXIF rule ── resize ── crop ──> [S, S, 3] uint8 ── normalise ──> [3, S, S] float
-The first half is done by `data.views` with Pillow's resampling, the second here. The way back (boxes, heatmaps) is
-`Placement`, exact to the rounding of the resized sides.
+photo ── EXIF rule ── resize ── crop ──> [S, S, 3] uint8 ── normalise ──> [3, S, S] float, or [1, S, S] for a grey view
+The first half is done by `data.views` with Pillow's resampling, the second here. Pixels travel as three channels up to
+`normalise`, which alone makes one of them. The way back (boxes, heatmaps) is `Placement`, exact to the rounding of the
+resized sides.
 """
 
 from __future__ import annotations
@@ -24,10 +25,18 @@ if TYPE_CHECKING:
 # Of ImageNet's training pixels in 0..1, as torchvision states them for its weights.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# The same pixels as grey: the mean by GREY_WEIGHTS; the deviation from the three above and the correlations of the channels,
+# which are those of the covariance in fb.resnet.torch's PCA lighting. It is 0.966 of the weighted mean of the three.
+IMAGENET_GREY_MEAN = (0.459,)
+IMAGENET_GREY_STD = (0.218,)
+# Of red, green, blue in grey, over 65536. Source: ITU-R BT.601, in the integers of Pillow's convert("L").
+GREY_WEIGHTS = (19595, 38470, 7471)
 
+Colour = Literal["rgb", "grey"]
 Fit = Literal["crop", "squash"]
 Interpolation = Literal["bilinear", "bicubic", "nearest", "lanczos"]
 
+_CHANNELS: dict[Colour, int] = {"rgb": 3, "grey": 1}
 _FITS = ("crop", "squash")
 _INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "lanczos")
 
@@ -85,17 +94,17 @@ class View:
     resize_px: int  # shorter side before the centre crop; S for "squash"
     interpolation: Interpolation  # Pillow's, which widens its support when shrinking (antialias)
     exif: bool  # whether the EXIF orientation is applied; off for parity with published ImageNet figures
-    mean: tuple[float, float, float]  # of red, green, blue in 0..1
-    std: tuple[float, float, float]  # in 0..1: x = (pixel / 255 - mean) / std
-    colour: Literal["rgb"] = "rgb"  # order of the channels
+    mean: tuple[float, ...]  # of red, green, blue in 0..1; of grey: one number
+    std: tuple[float, ...]  # in 0..1: x = (pixel / 255 - mean) / std
+    colour: Colour = "rgb"  # the network's channels: red, green, blue in this order, or one of grey
 
     def __post_init__(self) -> None:
         if self.fit not in _FITS:
             raise UserError(f"view: fit is {self.fit!r}; expected one of {', '.join(_FITS)}.")
         if self.interpolation not in _INTERPOLATIONS:
             raise UserError(f"view: interpolation is {self.interpolation!r}; expected one of {', '.join(_INTERPOLATIONS)}.")
-        if self.colour != "rgb":
-            raise UserError(f"view: colour is {self.colour!r}; expected 'rgb'.")
+        if self.colour not in _CHANNELS:
+            raise UserError(f"view: colour is {self.colour!r}; expected one of {', '.join(_CHANNELS)}.")
         if self.size_px < 1 or self.resize_px < self.size_px:
             raise UserError(
                 f"view: a crop of {self.size_px} px does not fit into a shorter side of {self.resize_px} px. "
@@ -103,8 +112,13 @@ class View:
             )
         if self.fit == "squash" and self.resize_px != self.size_px:
             raise UserError(f"view: with fit 'squash' resize_px must equal size_px ({self.size_px}), found {self.resize_px}.")
-        if len(self.mean) != 3 or len(self.std) != 3 or not np.all(np.isfinite([*self.mean, *self.std])) or min(self.std) <= 0:
-            raise UserError(f"view: mean and std need three finite numbers each, std above 0; found {self.mean} and {self.std}.")
+        count = self.channels
+        counts_fit = len(self.mean) == count and len(self.std) == count
+        if not counts_fit or not np.all(np.isfinite([*self.mean, *self.std])) or min(self.std) <= 0:
+            raise UserError(
+                f"view: mean and std need {count} finite number{'s' * (count > 1)} each for colour {self.colour!r}, std above 0; "
+                f"found {self.mean} and {self.std}."
+            )
 
     def to_json(self) -> dict[str, Any]:
         """The fields as plain JSON values."""
@@ -120,20 +134,23 @@ class View:
         if missing := sorted(needed - set(values)):
             raise UserError(f"view: field {', '.join(missing)} is missing.")
         try:
-            red, green, blue = (float(value) for value in values["mean"])
-            red_std, green_std, blue_std = (float(value) for value in values["std"])
             return cls(
                 size_px=int(values["size_px"]),
                 fit=values["fit"],
                 resize_px=int(values["resize_px"]),
                 interpolation=values["interpolation"],
                 exif=bool(values["exif"]),
-                mean=(red, green, blue),
-                std=(red_std, green_std, blue_std),
+                mean=tuple(float(value) for value in values["mean"]),
+                std=tuple(float(value) for value in values["std"]),
                 colour=values.get("colour", "rgb"),
             )
         except (TypeError, ValueError) as error:
             raise UserError(f"view: a field has the wrong type ({error}).") from error
+
+    @property
+    def channels(self) -> int:
+        """C of the network's input: 3, or 1 for grey."""
+        return _CHANNELS[self.colour]
 
     @property
     def hash(self) -> str:
@@ -149,7 +166,8 @@ class View:
         mean = ",".join(f"{value:.4g}" for value in self.mean)
         std = ",".join(f"{value:.4g}" for value in self.std)
         exif = "EXIF applied" if self.exif else "EXIF ignored"
-        return f"{shape}, {self.interpolation}, RGB, mean {mean}, std {std}, {exif}"
+        colour = "RGB" if self.colour == "rgb" else "grey (BT.601)"
+        return f"{shape}, {self.interpolation}, {colour}, mean {mean}, std {std}, {exif}"
 
     def resized_sides(self, width: int, height: int) -> tuple[int, int]:
         """Width and height of the photo after the resize, before the crop."""
@@ -170,10 +188,23 @@ class View:
     def normalise(self, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Network input from pixels: (pixel / 255 - mean) / std, on the device and in the memory format of `images`.
 
-        images: [B, 3, S, S] uint8. Returns [B, 3, S, S] in `dtype`; computed in float32.
+        images: [B, 3, S, S] uint8. Returns [B, C, S, S] in `dtype`; computed in float32.
+        """
+        x = self.levels(images)
+        count = self.channels
+        scale = x.new_tensor([1 / (255 * std) for std in self.std]).view(1, count, 1, 1)
+        shift = x.new_tensor([-mean / std for mean, std in zip(self.mean, self.std, strict=True)]).view(1, count, 1, 1)
+        return x.mul_(scale).add_(shift).to(dtype)
+
+    def levels(self, images: torch.Tensor) -> torch.Tensor:
+        """The network's channels before they are scaled: whole numbers 0..255, for grey those of Pillow's convert("L").
+
+        images: [B, 3, S, S] uint8. Returns a new tensor [B, C, S, S] float32.
         """
         expect(images, "B 3 S S", "images")
         x = images.float()
-        scale = x.new_tensor([1 / (255 * std) for std in self.std]).view(1, 3, 1, 1)
-        shift = x.new_tensor([-mean / std for mean, std in zip(self.mean, self.std, strict=True)]).view(1, 3, 1, 1)
-        return x.mul_(scale).add_(shift).to(dtype)
+        if self.colour == "rgb":
+            return x
+        # Sums stay below 2^24, where float32 holds every whole number: on every device the same grey, to the bit.
+        red, green, blue = (weight * x[:, channel : channel + 1] for channel, weight in enumerate(GREY_WEIGHTS))
+        return ((red + green + blue + 32768) / 65536).floor()

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ import torch
 from PIL import Image
 
 from striate.classes import Classes
-from striate.data import augment, decode, loader, resident, views
-from striate.data.augment import Augmentation
+from striate.data import decode, loader, resident, views
+from striate.data.augment import apply, draw
+from striate.data.augment.draw import Augmentation
+from striate.data.batched import apply as batched
 from striate.data.index import Gathering, Index
 from striate.data.loader import Batch, Source, Streaming, Workers, ordered_batches, train_batches
 from striate.data.order import Order
@@ -95,8 +98,8 @@ def test_a_training_batch_by_hand(tmp_path: Path) -> None:
         assert batch.labels.dtype == batch.indices.dtype == torch.int64
         assert batch.images.is_contiguous(memory_format=torch.channels_last)
         for position, row in enumerate(rows):
-            uniforms = augment.draw(5, epoch, np.array([row]))[0]
-            expected = augment.apply(decode.load(index.path(int(row)), False), RANDOM, uniforms)[0]
+            uniforms = draw.draw(5, epoch, np.array([row]))[0]
+            expected = apply.apply(decode.load(index.path(int(row)), False), RANDOM, uniforms)[0]
             np.testing.assert_array_equal(batch.images[position].permute(1, 2, 0).numpy(), expected)
 
 
@@ -402,3 +405,55 @@ def test_workers_are_parsed() -> None:
     for text in ("", "-1", "two", "processes:", "processes:x", "forks:2", "1.5", "99999", "٣"):
         with pytest.raises(UserError, match="--workers"):
             Workers.parse(text)
+
+
+# ---------------------------------------------------------------- batched
+
+
+EVERYTHING = replace(RANDOM, policy="randaugment", policy_operations=2, policy_magnitude=9, rotate=10.0, hue=0.1, lighting=0.1,
+                     erase=0.5, erase_area=(0.1, 0.3), cutout_px=4)  # fmt: skip
+
+
+def finished(batches: list[Batch], augmentation: Augmentation) -> list[Batch]:
+    return [replace(batch, images=batched.apply(batch, augmentation, torch.device("cpu")), plan=None) for batch in batches]
+
+
+@pytest.mark.parametrize("augmentation", [RANDOM, PLAIN, SHIFT, EVERYTHING])
+def test_t13_batched_images_are_the_per_image_ones_and_bad_ones_are_dropped_alike(
+    augmentation: Augmentation, tmp_path: Path
+) -> None:
+    index = made(tmp_path / "photos", bad=(3, 11))
+    stored = resident.build(index, Prepare(False, 0), 1, None, None)
+    expected = taken(stored, index, HERE, augmentation)
+    assert sum(len(batch.bad) for batch in expected) > 0
+    for workers in (HERE, ONE, TWO, APART):
+        batches = train_batches(stored, index, augmentation, ORDER, 0, 9, workers, batched=True)
+        assert_equal(finished(list(batches), augmentation), expected)
+
+
+def test_photos_that_are_on_the_device_are_not_sent(tmp_path: Path) -> None:
+    index = made(tmp_path / "photos", side=20)
+    stored = resident.build(index, Prepare(False, 0), 1, None, None)
+    there = stored.on(torch.device("cpu"))
+    assert there is not None
+    batches = list(train_batches(stored, index, EVERYTHING, ORDER, 0, 9, TWO, batched=True, on_device=there))
+    assert all(batch.images is there for batch in batches)
+    assert_equal(finished(batches, EVERYTHING), taken(stored, index, HERE, EVERYTHING))
+
+
+def test_a_strip_is_a_bad_image_in_batches_too(tmp_path: Path) -> None:
+    index = made(tmp_path / "photos", 5)
+    Image.new("RGB", (1, 65_000)).save(index.path(2))
+    stored = resident.build(index, Prepare(False, 0), 1, None, None)
+    augmentation = replace(PLAIN, crop="random", shorter_px=(400, 400))
+    order = Order(5, 5, 5)
+    (expected,) = train_batches(stored, index, augmentation, order, 0, 1, ONE)
+    (batch,) = train_batches(stored, index, augmentation, order, 0, 1, ONE, batched=True)
+    assert [key for key, _ in batch.bad] == ["002.png"]
+    assert_equal(finished([batch], augmentation), [expected])
+
+
+def test_batched_work_needs_images_in_memory(tmp_path: Path) -> None:
+    index = made(tmp_path / "photos")
+    with pytest.raises(UserError, match=r"--augment\.execution batched.*--data\.resident yes"):
+        train_batches(Streaming(index, False), index, RANDOM, ORDER, 0, 1, HERE, batched=True)

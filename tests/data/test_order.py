@@ -72,3 +72,92 @@ def test_p05_pieces_cover_every_image_once_and_keep_pairs_together() -> None:
             if count >= 2 * pieces:
                 assert all(first % 2 == 0 for first, _ in found)
     assert order.bounds(8, 3) == [(0, 2), (2, 4), (4, 8)]
+
+
+# ---------------------------------------------------------------- balanced over the classes
+
+LABELS = np.repeat(np.arange(5, dtype=np.int32), [1, 3, 40, 7, 2])[np.random.default_rng(0).permutation(53)]
+
+
+def _epoch(balanced: Order, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and counters of all steps of an epoch."""
+    steps = order.steps_per_epoch(balanced.count, balanced.batch_size)
+    parts = [balanced.step(step) for step in range(epoch * steps, (epoch + 1) * steps)]
+    assert {rows.epoch for rows in parts} == {epoch}
+    return np.concatenate([rows.rows_b for rows in parts]), np.concatenate([rows.counters_b for rows in parts])
+
+
+@pytest.mark.parametrize("batch_size", [4, 10, 53])
+def test_every_class_comes_equally_often_in_an_epoch_of_the_same_length(batch_size: int) -> None:
+    balanced, plain = Order(1, 53, batch_size, LABELS), Order(1, 53, batch_size)
+    total_K = np.zeros(5, dtype=np.int64)
+    for epoch in range(15):
+        rows_N, _ = _epoch(balanced, epoch)
+        assert len(rows_N) == len(_epoch(plain, epoch)[0])
+        count_K = np.bincount(LABELS[rows_N], minlength=5)
+        assert count_K.max() - count_K.min() <= 1
+        total_K += count_K
+        assert total_K.max() - total_K.min() <= 1  # the odd ones out take turns
+
+
+def test_every_image_of_a_class_is_used_before_one_comes_again() -> None:
+    for seed in range(20):
+        for epoch in range(8):
+            rows_N = order.balanced_order(seed, epoch, LABELS, 50)
+            for label in range(5):
+                times = np.bincount(rows_N, minlength=53)[label == LABELS]
+                assert times.max() - times.min() <= 1
+
+
+def test_a_large_class_is_dealt_out_over_epochs() -> None:
+    """40 images, 10 or 11 of 53 an epoch: three epochs share no image, and nobody is left out for ever."""
+    large = np.flatnonzero(LABELS == 2)
+    seen = [set(order.balanced_order(0, epoch, LABELS, 53)) & set(large) for epoch in range(60)]
+    for first in range(0, 60, 3):
+        assert len(seen[first] | seen[first + 1] | seen[first + 2]) == sum(map(len, seen[first : first + 3]))
+    times = np.bincount([row for rows in seen for row in rows], minlength=53)[large]
+    assert times.min() >= 10
+    assert len({frozenset(rows) for rows in seen}) == 60
+
+
+def test_with_equal_classes_each_image_comes_once_an_epoch() -> None:
+    labels_N = np.tile(np.arange(6, dtype=np.int32), 8)
+    for epoch in range(3):
+        rows_N, counters_N = _epoch(Order(0, 48, 16, labels_N), epoch)
+        assert sorted(rows_N.tolist()) == list(range(48))
+        np.testing.assert_array_equal(counters_N, rows_N)
+
+
+def test_a_repeated_image_has_another_counter_each_time() -> None:
+    rows_N, counters_N = _epoch(Order(2, 53, 10, LABELS), 4)
+    came: dict[int, int] = {}
+    for row, counter in zip(rows_N.tolist(), counters_N.tolist(), strict=True):
+        assert counter == row + 53 * came.get(row, 0)
+        came[row] = came.get(row, 0) + 1
+    assert max(came.values()) == 10  # the class of one image, in 50 places for five classes
+    assert len(set(counters_N.tolist())) == 50
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_p04_a_balanced_order_is_the_same_for_any_number_of_processes(processes: int) -> None:
+    alone = Order(7, 53, 8, LABELS)
+    for step in range(15):
+        parts = [Order(7, 53, 8, LABELS, process, processes).step(step) for process in range(processes)]
+        np.testing.assert_array_equal(np.concatenate([part.rows_b for part in parts]), alone.step(step).rows_b)
+        np.testing.assert_array_equal(np.concatenate([part.counters_b for part in parts]), alone.step(step).counters_b)
+
+
+def test_a_balanced_epoch_is_a_pure_function_of_seed_and_epoch() -> None:
+    orders = [tuple(order.balanced_order(seed, epoch, LABELS, 50)) for seed in (0, 1) for epoch in (0, 1, 1000)]
+    assert len(set(orders)) == 6
+    assert tuple(order.balanced_order(1, 1000, LABELS.copy(), 50)) == orders[5]
+    rows = Order(1, 53, 10, LABELS).step(5002)
+    assert rows.epoch == 1000
+    assert tuple(rows.rows_b) == orders[5][20:30]
+
+
+def test_classes_without_images_and_epochs_shorter_than_the_classes() -> None:
+    gaps_N = np.array([3, 3, 9, 9, 9, 4], dtype=np.int32)
+    assert np.bincount(gaps_N[order.balanced_order(0, 0, gaps_N, 6)]).tolist() == [0, 0, 0, 2, 2, 0, 0, 0, 0, 2]
+    seen = {int(gaps_N[order.balanced_order(0, epoch, gaps_N, 1)[0]]) for epoch in range(3)}
+    assert seen == {3, 4, 9}

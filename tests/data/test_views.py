@@ -90,3 +90,50 @@ def test_real_photographs(real_data: Path) -> None:
         with Image.open(path) as image:
             expected = np.asarray(reference(image.convert("RGB")))
         np.testing.assert_array_equal(views.apply(decode.load(path, exif=False), view), expected)
+
+
+# ---------------------------------------------------------------- grey
+
+
+def test_d7_grey_is_told_by_pixels() -> None:
+    shade_BHW1 = noise(40, 30)[None, :, :, :1]
+    grey = np.repeat(shade_BHW1, 3, axis=3)
+    colour, spot, tinted = noise(40, 30, 1)[None], grey.copy(), grey.copy()
+    tinted[..., 0] = np.minimum(grey[..., 0], 247) + 8
+    spot[0, 29, 39] = (10, 17, 10)
+    barely = grey.copy()
+    barely[0, 29, 39] = (10, 16, 10)
+    together = np.concatenate([grey, colour, spot, barely, tinted])
+    assert views.is_grey(together).tolist() == [True, False, False, True, False]
+    assert views.is_grey(together[:0]).tolist() == []
+
+
+@pytest.mark.parametrize("quality", [50, 75, 90, 95, 100])
+@pytest.mark.parametrize("subsampling", [0, 2])
+def test_d7_a_grey_photo_in_a_colour_jpeg_is_grey_and_a_tinted_one_is_not(tmp_path: Path, quality: int, subsampling: int) -> None:
+    smooth = Image.fromarray(noise(12, 9)[:, :, 0]).resize((300, 200), Image.Resampling.BICUBIC)
+    warm = Image.merge("RGB", (smooth.point(lambda level: min(255, level + 20)), smooth, smooth))
+    view = View(128, "crop", 146, "bilinear", False, *NONE)
+    found = []
+    for photo in (smooth.convert("RGB"), smooth, warm):
+        photo.save(tmp_path / "x.jpg", quality=quality, **({} if photo.mode == "L" else {"subsampling": subsampling}))
+        found.append(bool(views.is_grey(views.apply(decode.load(tmp_path / "x.jpg", False), view)[None])[0]))
+    assert found == [True, True, False]
+
+
+_GREY_SAMPLES = [
+    "n02692877_airship",
+    "n03532672_hook",
+    "n03908714_pencil_sharpener",
+    "n04254680_soccer_ball",
+    "n04487394_trombone",
+]
+
+
+def test_d7_grey_photos_of_real_sets(real_data: Path) -> None:
+    """3 of the 200 samples are files of one channel; two more, colour JPEGs, show no colour to the eye."""
+    view = View(224, "crop", 256, "bilinear", False, *NONE)
+    files = sorted((real_data / "imagenet-samples").rglob("*.JPEG"))
+    grey = [file.name for file in files if views.is_grey(views.apply(decode.load(file, False), view)[None])[0]]
+    assert len(files) == 200
+    assert grey == [f"{name}.JPEG" for name in _GREY_SAMPLES]

@@ -15,7 +15,7 @@ from striate.classes import Classes
 from striate.errors import DataError, ResourceError, UserError
 from striate.evaluate import metrics
 from striate.evaluate.predict import renumber
-from striate.evaluate.score import Protocol, account, evaluation_name, headline, score, write_evaluation
+from striate.evaluate.score import Protocol, account, evaluation_name, headline, parts_line, score, write_evaluation
 from striate.predictions import Predictions
 from striate.view import View
 
@@ -175,6 +175,36 @@ def test_e13_more_classes_in_the_weights_than_in_the_data() -> None:
     assert [CLASSES.ids[label] for label in labels] == ["n1", "n4"]
     with pytest.raises(UserError, match="unicorn"):
         CLASSES.match(Classes(("n1", "unicorn"), ("", "")), subset=True)
+
+
+# ---------------------------------------------------------------- grey and colour apart
+
+
+def test_d7_parts_are_counts_of_their_own_and_add_up() -> None:
+    data = said()
+    is_grey = np.arange(80) % 5 == 0
+    summary = score(data, 80, [], PROTOCOL, is_grey)
+    right = data.scores.argmax(1) == data.labels
+    grey, colour = summary["parts"]["grey"], summary["parts"]["colour"]
+    assert (grey["images"], colour["images"]) == (16, 64)
+    assert (grey["top1"], colour["top1"]) == (right[is_grey].mean(), right[~is_grey].mean())
+    assert grey["top1_interval"] == list(metrics.wilson(int(right[is_grey].sum()), 16))
+    assert 16 * grey["top1"] + 64 * colour["top1"] == pytest.approx(80 * summary["top1"])
+    assert parts_line(summary).startswith(f"grey images: 16, top-1 {grey['top1']:.2%} (")
+    assert "routed" not in summary
+
+
+def test_d7_parts_leave_unlabelled_images_out_and_are_empty_without_grey() -> None:
+    data = said()
+    labels = data.labels.copy()
+    labels[64:] = -1
+    is_grey = np.arange(80) >= 60
+    summary = score(replace(data, labels=labels), 80, [], replace(PROTOCOL, routing="two networks"), is_grey)
+    assert {name: part["images"] for name, part in summary["parts"].items()} == {"grey": 4, "colour": 60}
+    assert summary["routed"] == {"grey": 20, "colour": 60}
+    assert summary["protocol"].endswith("two networks")
+    assert score(data, 80, [], PROTOCOL, np.zeros(80, bool))["parts"] == {}
+    assert list(score(data, 80, [], PROTOCOL, np.ones(80, bool))["parts"]) == ["grey"]
 
 
 # ---------------------------------------------------------------- protocol

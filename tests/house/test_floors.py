@@ -48,9 +48,11 @@ FLOORS = {
 # Packages of the extras: imported where they are used, so that striate works without them.
 OPTIONAL = {
     "timm",
+    "alembic",
+    "mlflow",
+    "sqlalchemy",
     "tensorboard",
     "wandb",
-    "mlflow",
     "faiss",
     "onnx",
     "onnxscript",
@@ -63,6 +65,7 @@ OPTIONAL = {
 # Imports inside functions that have a reason: (module, what it imports).
 LATE = {
     ("striate.data.index", "pyarrow"),  # building an index needs no parquet; only writing and reading one does
+    ("striate.track.tensorboard", "torch.utils.tensorboard"),  # needs the optional package tensorboard
     ("striate.data.layouts.detect", "striate.data.synthetic"),  # draws pictures: only for the data set `builtin`
 }
 

@@ -29,7 +29,10 @@ def test_text_from_the_command_line_is_converted_by_the_annotation():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steam": "small"}, r"resnet18 has no option 'steam'\. Did you mean 'stem'\? It has stem, width, zero_gamma\."),
+        (
+            {"steam": "small"},
+            r"resnet18 has no option 'steam'\. Did you mean 'stem'\? It has stem, width, zero_gamma, stochastic_depth\.",
+        ),
         ({"stem": "big"}, r"option 'stem': expected 'imagenet' or 'small', found 'big'"),
         ({"width": "6.5"}, r"option 'width': expected a whole number, found '6\.5'"),
         ({"width": True}, r"option 'width': expected a whole number, found True"),

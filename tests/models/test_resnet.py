@@ -6,7 +6,7 @@ import torchvision
 from torch import nn
 
 from striate.errors import UserError
-from striate.models import resnet
+from striate.models import catalog, resnet
 from striate.taps import layer_names, taps
 
 OURS = {
@@ -91,3 +91,52 @@ def test_initialisation_follows_he_by_outputs_and_zero_gamma_makes_blocks_the_id
 def test_width_zero_is_refused():
     with pytest.raises(UserError, match="width: expected 1 channel or more, found 0"):
         resnet.resnet18(10, width=0)
+
+
+def test_stochastic_depth_changes_neither_names_nor_evaluation_nor_the_start():
+    torch.manual_seed(0)
+    plain = resnet.resnet50(10, width=8)
+    torch.manual_seed(0)
+    deep = resnet.resnet50(10, width=8, stochastic_depth=0.5)
+    assert list(deep.state_dict()) == list(plain.state_dict())
+    assert [name for name, _ in deep.named_modules()] == [name for name, _ in plain.named_modules()]
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(deep.eval()(images), plain.eval()(images))
+        assert not torch.equal(deep.train()(images), plain.train()(images))
+
+
+@pytest.mark.parametrize(("build", "last"), [(resnet.resnet18, 8), (resnet.resnet50, 16)])
+def test_the_chance_to_be_left_out_grows_linearly_with_the_block(build, last):
+    """Huang et al. 2016, equation 4: block l survives with 1 - l / L (1 - p_L)."""
+    model = build(10, width=4, stochastic_depth=0.4)
+    found = [layer.drop for layer in model.modules() if isinstance(layer, (resnet.BasicBlock, resnet.Bottleneck))]
+    assert found == pytest.approx([0.4 * place / last for place in range(1, last + 1)])
+    assert all(layer.drop == 0 for layer in build(10, width=4).modules() if hasattr(layer, "drop"))
+
+
+@pytest.mark.parametrize(("build", "last_relu"), [(resnet.resnet18, "relu2"), (resnet.resnet50, "relu3")])
+def test_an_image_keeps_the_shortcut_alone_or_a_residual_made_larger(build, last_relu):
+    """The last block leaves out the residual of a quarter of the images; the others' is divided by 3/4."""
+    block = build(10, width=4, stochastic_depth=0.25).layer4[-1].eval()
+    setattr(block, last_relu, nn.Identity())
+    image = torch.rand(1, block.conv1.in_channels, 2, 2, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        residual = block(image) - image
+        block.training = True  # the block itself; its batch norms go on with their running statistics
+        torch.manual_seed(0)
+        added = block(image.expand(4000, -1, -1, -1).contiguous()) - image
+    left_out = (added == 0).flatten(1).all(1)
+    assert left_out.float().mean().item() == pytest.approx(0.25, abs=0.025)  # 3.6 deviations
+    kept = added[~left_out]
+    torch.testing.assert_close(kept, (residual / 0.75).expand_as(kept), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.0, 2.0, float("nan")])
+def test_stochastic_depth_outside_0_to_1_is_refused(value):
+    with pytest.raises(UserError, match="stochastic_depth: expected a probability of 0 or more and below 1, found"):
+        resnet.resnet18(10, stochastic_depth=value)
+
+
+def test_stochastic_depth_is_an_option_of_the_command_line():
+    assert catalog.build("resnet18", 10, {"width": "4", "stochastic_depth": "0.2"}).layer4[1].drop == pytest.approx(0.2)

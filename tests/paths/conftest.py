@@ -20,6 +20,7 @@ from striate.recipe import Recipe
 from striate.run import checkpoint
 from striate.run.folder import Run
 from striate.run.log import Record
+from striate.run.mirror import open_mirror
 from striate.train import loop
 from striate.train.budget import Stop
 
@@ -135,7 +136,7 @@ Sit = Callable[..., End]
 
 @pytest.fixture
 def sit(images: Path, tmp_path: Path) -> Sit:
-    """sit(name, stop=…, workers=…, on=…, **changes): one sitting of a run, up to the end of the loop.
+    """sit(name, stop=…, workers=…, on=…, mirror=…, **changes): one sitting of a run, up to the end of the loop.
 
     on: called with each record as it comes. Changes are named with "__" for ".": budget__epochs=3.
     """
@@ -146,6 +147,7 @@ def sit(images: Path, tmp_path: Path) -> Sit:
         workers: str = "0",
         on: Callable[[Record], None] | None = None,
         override: tuple[str, ...] = (),
+        mirror: Path | None = None,
         **changes: Any,
     ) -> End:
         named = {key.replace("__", "."): value for key, value in changes.items()}
@@ -158,11 +160,14 @@ def sit(images: Path, tmp_path: Path) -> Sit:
             workers=workers,
             device="cpu",
             override=override,
+            mirror=mirror,
         )
         records = []
         with contextlib.ExitStack() as stack:
             prepared = sitting.prepare(request, Display(quiet=True), stack)
             arguments: dict[str, Any] = {"splits": prepared.splits, "device": "cpu", "workers": workers, "stop": stop}
+            if mirror is not None:
+                arguments["copy"] = open_mirror(mirror, prepared.run).copy
             with contextlib.closing(loop.steps(prepared.recipe, prepared.run, **arguments)) as found:
                 for record in found:
                     records.append(record)

@@ -39,6 +39,15 @@ def test_picture_is_the_view_of_the_photo(tmp_path: Path) -> None:
     assert np.abs(found_SS3.astype(int) - expected_SS3).mean() < 12
 
 
+def test_d7_a_grey_view_is_shown_grey(tmp_path: Path) -> None:
+    grey = replace(VIEW, mean=(0.459,), std=(0.218,), colour="grey")
+    uri = pictures.seen_by_network(_photo(tmp_path / "photo.jpg"), grey, shrink_px=0, most_px=128)
+    assert uri is not None
+    expected_SS = np.asarray(Image.fromarray(views.apply(decode.load(tmp_path / "photo.jpg", exif=True), VIEW)).convert("L"))
+    assert _open(uri).mode == "L"
+    assert np.abs(np.asarray(_open(uri)).astype(int) - expected_SS).mean() < 3
+
+
 def test_large_view_is_reduced_for_the_page(tmp_path: Path) -> None:
     uri = pictures.seen_by_network(
         _photo(tmp_path / "photo.jpg"), replace(VIEW, size_px=300, resize_px=300), shrink_px=64, most_px=128

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import itertools
 import math
 from collections import namedtuple
 
+import numpy as np
 import pytest
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
+from torch.nn import functional
 
 from striate.errors import UserError
 from striate.train import loss
@@ -37,6 +41,88 @@ def test_smoothing_by_hand_and_as_torch() -> None:
     assert torch.equal(
         loss.per_head({"main": scores}, labels, 0.1)["main"], nn.CrossEntropyLoss(label_smoothing=0.1)(scores, labels)
     )
+
+
+def _drawn(count: int = 12, classes: int = 5) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits [B, K], labels and partners' labels [B]."""
+    generator = torch.Generator().manual_seed(3)
+    labels, partners = torch.randint(classes, (2, count), generator=generator)
+    return torch.randn(count, classes, generator=generator), labels, partners
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_class_weights_are_torchs_but_for_the_divisor(smoothing: float) -> None:
+    """torch divides by the weights of the batch, we by its images."""
+    logits, labels, _ = _drawn()
+    weights = torch.tensor([0.5, 1.0, 0.0, 2.0, 1.5])
+    theirs = functional.cross_entropy(logits, labels, weights, label_smoothing=smoothing) * weights[labels].sum() / 12
+    ours = loss.per_head({"main": logits, "aux": logits}, labels, smoothing, weights)
+    torch.testing.assert_close(ours["main"], theirs)
+    torch.testing.assert_close(ours["aux"], theirs)
+    ones = loss.per_head({"main": logits}, labels, smoothing, torch.ones(5))["main"]
+    torch.testing.assert_close(ones, loss.per_head({"main": logits}, labels, smoothing)["main"])
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_weighted_loss_does_not_depend_on_how_the_batch_is_cut(mixed: bool) -> None:
+    """Parts weighed by their images, as micro-batches and processes are, give the loss and the gradient of the whole."""
+    weights = torch.tensor([0.1, 0.2, 3.0, 0.5, 7.0])
+    logits, labels, partners = _drawn()
+    share = torch.linspace(0.0, 1.0, 12)
+    found = []
+    for cuts in ((0, 12), (0, 4, 8, 12), (0, 1, 12)):
+        whole = logits.clone().requires_grad_()
+        value = torch.zeros(())
+        for first, last in itertools.pairwise(cuts):
+            part = slice(first, last)
+            more = (partners[part], share[part]) if mixed else ()
+            one = loss.per_head({"main": whole[part]}, labels[part], 0.1, weights, *more)["main"]
+            value = value + one * (last - first) / 12
+        value.backward()
+        found.append((value.detach(), whole.grad))
+    for value, gradient in found[1:]:
+        torch.testing.assert_close(value, found[0][0])
+        torch.testing.assert_close(gradient, found[0][1])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("share", [0.3, 1.0, torch.linspace(0.0, 1.0, 12)])
+def test_a_mixed_batch_is_torchs_loss_of_soft_targets(share: torch.Tensor | float, smoothing: float) -> None:
+    logits, labels, partners = _drawn()
+    share_B1 = torch.as_tensor(share).reshape(-1, 1)
+    targets_BK = share_B1 * functional.one_hot(labels, 5) + (1 - share_B1) * functional.one_hot(partners, 5)
+    theirs = functional.cross_entropy(logits, targets_BK, label_smoothing=smoothing)
+    found = loss.per_head({"main": logits}, labels, smoothing, None, partners, share)["main"]
+    torch.testing.assert_close(found, theirs)
+    weights = torch.tensor([0.5, 1.0, 0.2, 2.0, 1.5])  # with soft targets torch divides by the number of images, too
+    theirs = functional.cross_entropy(logits, targets_BK, weights, label_smoothing=smoothing)
+    torch.testing.assert_close(loss.per_head({"main": logits}, labels, smoothing, weights, partners, share)["main"], theirs)
+
+
+def test_balanced_weights_are_scikit_learns() -> None:
+    labels_N = np.repeat(np.arange(4, dtype=np.int32), [1, 10, 100, 9])
+    found = loss.balanced_weights(labels_N, 4)
+    np.testing.assert_allclose(found, compute_class_weight("balanced", classes=np.arange(4), y=labels_N), rtol=1e-6)
+    assert found.dtype == torch.float32
+    assert found.tolist() == pytest.approx([30.0, 3.0, 0.3, 120 / 36])
+    with_empty = loss.balanced_weights(labels_N, 6)
+    assert with_empty.tolist() == pytest.approx([30.0, 3.0, 0.3, 120 / 36, 0.0, 0.0])
+    assert with_empty[labels_N].mean().item() == pytest.approx(1.0)
+
+
+def test_given_weights_count_by_their_ratios() -> None:
+    labels_N = np.array([0, 0, 0, 1], dtype=np.int32)
+    assert loss.given_weights((1.0, 5.0), labels_N, 2).tolist() == pytest.approx([0.5, 2.5])
+    assert loss.given_weights((100.0, 500.0), labels_N, 2).tolist() == pytest.approx([0.5, 2.5])
+    assert loss.given_weights((3.0, 3.0), labels_N, 2).tolist() == [1.0, 1.0]
+
+
+def test_given_weights_of_wrong_length_or_without_effect() -> None:
+    labels_N = np.array([0, 0, 1], dtype=np.int32)
+    with pytest.raises(UserError, match=r"loss.class_weights: found 2 numbers, expected 3: .* order of classes.json"):
+        loss.given_weights((1.0, 2.0), labels_N, 3)
+    with pytest.raises(UserError, match="every class that has training images has weight 0"):
+        loss.given_weights((0.0, 0.0, 1.0), labels_N, 3)
 
 
 def test_half_precision_logits_are_summed_in_float32() -> None:

@@ -15,15 +15,17 @@ import itertools
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from striate import machine
-from striate.data import augment, decode, views
-from striate.data.augment import Augmentation
+from striate.data import decode, views
+from striate.data.augment import apply, draw, geometry
+from striate.data.augment.draw import Augmentation, Drawn
+from striate.data.batched.plan import Plan, planned
 from striate.data.crew import Failed, Note, Slab, Stuck, notes_bytes, processes_in_order, threads_in_order
 from striate.data.decode import BadImage, Pixels
 from striate.data.index import Index
@@ -65,6 +67,8 @@ class Batch:
 
     images: [B, 3, S, S] uint8 in channels_last memory. labels, indices (rows of the index): [B] int64. keys: B of them.
     bad: (key, reason) of images that were meant to be here and cannot be used; B counts only the others.
+    plan: None; or what `batched.apply` makes the images of. Then `images` are photos as stored, uint8 [B, H, W, 3] with
+    smaller ones padded, or every photo of the set, [N, H, W, 3], already on the device.
     """
 
     images: torch.Tensor
@@ -72,6 +76,7 @@ class Batch:
     indices: torch.Tensor
     keys: tuple[str, ...]
     bad: tuple[tuple[str, str], ...]
+    plan: Plan | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -101,6 +106,18 @@ Source = Streaming | Resident
 # ---------------------------------------------------------------- what a worker does
 
 
+class _Filled(NamedTuple):
+    """What a job left: (position, reason) of its bad images, and where the device does the work the others' parameters."""
+
+    bad: list[tuple[int, str]]
+    drawn: list[Drawn]
+
+
+def _room(count: int, size_px: int) -> torch.Tensor:
+    """Memory for finished images."""
+    return torch.empty((count, size_px, size_px, 3), dtype=torch.uint8)
+
+
 @dataclass(frozen=True, eq=False)
 class _Training:
     """Fills rows of a training batch."""
@@ -113,23 +130,68 @@ class _Training:
     def size_px(self) -> int:
         return self.augmentation.size_px
 
-    def fill(self, rows: Rows, pixels_nSS3: Pixels, note: Note) -> list[tuple[int, str]]:
-        """Writes the images; returns (position, reason) of the bad ones."""
+    def room(self, indices_B: NDArray[np.int64]) -> torch.Tensor:
+        return _room(len(indices_B), self.size_px)
+
+    def fill(self, rows: Rows, pixels_nSS3: Pixels, note: Note) -> _Filled:
+        """Writes the images."""
         indices_n = rows.rows_b
-        uniforms_nD = augment.draw(self.seed, rows.epoch, rows.counters_b)
-        if self.augmentation.crop == "resize" and (all_NSS3 := _all_of(self.source, self.size_px)) is not None:
+        uniforms_nD = draw.draw(self.seed, rows.epoch, rows.counters_b)
+        is_still = self.augmentation.crop == "resize" and self.augmentation.is_plain
+        if is_still and (all_NSS3 := _all_of(self.source, self.size_px)) is not None:
             np.take(all_NSS3, indices_n, axis=0, out=pixels_nSS3, mode="clip")
-            is_flipped_n = augment.is_flipped(self.augmentation, uniforms_nD)
-            pixels_nSS3[is_flipped_n] = augment.mirrored(pixels_nSS3[is_flipped_n])
-            return []
+            is_flipped_n = draw.is_flipped(self.augmentation, uniforms_nD)
+            pixels_nSS3[is_flipped_n] = geometry.mirrored(pixels_nSS3[is_flipped_n])
+            return _Filled([], [])
         bad = []
         for position, row in enumerate(indices_n.tolist()):
             note(row)
             try:
-                pixels_nSS3[position] = augment.apply(self.source.image(row), self.augmentation, uniforms_nD[position])[0]
+                pixels_nSS3[position] = apply.apply(self.source.image(row), self.augmentation, uniforms_nD[position])[0]
             except BadImage as error:
                 bad.append((position, error.reason))
-        return bad
+        return _Filled(bad, [])
+
+
+@dataclass(frozen=True, eq=False)
+class _Planning:
+    """Copies stored photos of a training batch, and draws what the device then does to them.
+
+    on_device: every photo of the set, if the device has them, so that nothing is copied.
+    """
+
+    source: Resident
+    augmentation: Augmentation
+    seed: int
+    on_device: torch.Tensor | None
+
+    @property
+    def size_px(self) -> int:
+        return self.augmentation.size_px
+
+    def room(self, indices_B: NDArray[np.int64]) -> torch.Tensor:
+        """As large as the largest photo."""
+        height, width = (0, 0) if self.on_device is not None else self.source.sides_N2[indices_B].max(0).tolist()
+        return torch.empty((len(indices_B), height, width, 3), dtype=torch.uint8)
+
+    def fill(self, rows: Rows, pixels_nHW3: Pixels, note: Note) -> _Filled:
+        """Writes the photos, each into its upper left corner."""
+        filled = _Filled([], [])
+        uniforms_nD = draw.draw(self.seed, rows.epoch, rows.counters_b)
+        for position, row in enumerate(rows.rows_b.tolist()):
+            note(row)
+            try:
+                photo_HW3 = self.source.image(row)
+                height, width, _ = photo_HW3.shape
+                drawn = draw.choose(width, height, self.augmentation, uniforms_nD[position])
+                views.refuse_strip(drawn.width, drawn.height, drawn.resized_width, drawn.resized_height)
+            except BadImage as error:
+                filled.bad.append((position, error.reason))
+                continue
+            filled.drawn.append(drawn)
+            if self.on_device is None:
+                pixels_nHW3[position, :height, :width] = photo_HW3
+        return filled
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,13 +205,16 @@ class _Viewing:
     def size_px(self) -> int:
         return self.view.size_px
 
-    def fill(self, rows: Rows, pixels_nSS3: Pixels, note: Note) -> list[tuple[int, str]]:
-        """Writes the images; returns (position, reason) of the bad ones. The epoch does not matter."""
+    def room(self, indices_B: NDArray[np.int64]) -> torch.Tensor:
+        return _room(len(indices_B), self.size_px)
+
+    def fill(self, rows: Rows, pixels_nSS3: Pixels, note: Note) -> _Filled:
+        """Writes the images. The epoch does not matter."""
         indices_n = rows.rows_b
         is_final = isinstance(self.source.prepare, View)
         if is_final and (all_NSS3 := _all_of(self.source, self.size_px)) is not None:
             np.take(all_NSS3, indices_n, axis=0, out=pixels_nSS3, mode="clip")
-            return []
+            return _Filled([], [])
         bad = []
         for position, row in enumerate(indices_n.tolist()):
             note(row)
@@ -158,14 +223,14 @@ class _Viewing:
                 pixels_nSS3[position] = stored if is_final else views.apply(stored, self.view)
             except BadImage as error:
                 bad.append((position, error.reason))
-        return bad
+        return _Filled(bad, [])
 
 
 def _all_of(source: Source, size_px: int) -> Pixels | None:
     return source.all_of(size_px) if isinstance(source, Resident) else None
 
 
-_Filler = _Training | _Viewing
+_Filler = _Training | _Planning | _Viewing
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +261,7 @@ class _InSlab:
         shape = (self.batch_size, side, side, 3)
         return self.slab.array(self.start + (batch % self.slots) * int(np.prod(shape)), shape, np.uint8)
 
-    def __call__(self, part: _Part, note: Note) -> list[tuple[int, str]]:
+    def __call__(self, part: _Part, note: Note) -> _Filled:
         torch.set_num_threads(1)
         room = self.slot_BSS3(part.batch)[part.first : part.first + len(part)]
         return self.filler.fill(part.rows, room, note)
@@ -210,9 +275,10 @@ class _Open:
     """A batch being filled."""
 
     indices_B: NDArray[np.int64]
-    images_BSS3: torch.Tensor
+    images_BHW3: torch.Tensor
     parts_left: int
     bad: list[tuple[int, str]]
+    drawn: list[Drawn]
 
 
 def _batches(
@@ -232,26 +298,26 @@ def _batches(
     is_open: deque[_Open] = deque()
 
     def parts() -> Iterator[_Part]:
-        for number, planned in enumerate(plans):
-            indices_B = planned.rows_b
+        for number, rows in enumerate(plans):
+            indices_B = rows.rows_b
             firsts = range(0, len(indices_B), chunk)
             # Images of processes arrive in the slab and are copied at the end.
-            images = torch.empty((0 if in_processes else len(indices_B), side, side, 3), dtype=torch.uint8)
-            is_open.append(_Open(indices_B, images, len(firsts), []))
+            images = filler.room(indices_B[:0] if in_processes else indices_B)
+            is_open.append(_Open(indices_B, images, len(firsts), [], []))
             rooms[number] = images.numpy()
             for first in firsts:
-                counters_n = planned.counters_b[first : first + chunk]
-                yield _Part(number, first, Rows(planned.epoch, indices_B[first : first + chunk], counters_n))
+                counters_n = rows.counters_b[first : first + chunk]
+                yield _Part(number, first, Rows(rows.epoch, indices_B[first : first + chunk], counters_n))
 
     rooms: dict[int, Pixels] = {}
 
-    def work(part: _Part, note: Note) -> list[tuple[int, str]]:
+    def work(part: _Part, note: Note) -> _Filled:
         room = rooms[part.batch][part.first : part.first + len(part)]
         return filler.fill(part.rows, room, note)
 
     with contextlib.ExitStack() as ending:
         in_slab: _InSlab | None = None
-        results: Generator[list[tuple[int, str]]]
+        results: Generator[_Filled]
         if in_processes:
             start = -(-notes_bytes(workers.count) // 4096) * 4096
             slots = _AHEAD + 1  # a part is given out at most _AHEAD batches before its batch is copied
@@ -265,24 +331,25 @@ def _batches(
         first = number = 0
         while True:
             try:
-                bad = next(results, None)
+                filled = next(results, None)
             except Stuck as error:
                 raise stuck_error(error, index) from error
             except Failed as error:
                 raise failed_error(error, index) from error
-            if bad is None:
+            if filled is None:
                 return
             current = is_open[0]
-            current.bad += [(first + position, reason) for position, reason in bad]
+            current.bad += [(first + position, reason) for position, reason in filled.bad]
+            current.drawn += filled.drawn
             current.parts_left -= 1
             first += chunk
             if current.parts_left == 0:
                 if in_slab is not None:
-                    current.images_BSS3 = torch.from_numpy(in_slab.slot_BSS3(number)[: len(current.indices_B)].copy())
+                    current.images_BHW3 = torch.from_numpy(in_slab.slot_BSS3(number)[: len(current.indices_B)].copy())
                 is_open.popleft()
                 del rooms[number]
                 first, number = 0, number + 1
-                yield _closed(current, index)
+                yield _closed(current, index, filler)
 
 
 def _slab(size_bytes: int) -> Slab:
@@ -294,20 +361,27 @@ def _slab(size_bytes: int) -> Slab:
     return Slab(size_bytes)
 
 
-def _closed(filled: _Open, index: Index) -> Batch:
+def _closed(filled: _Open, index: Index, filler: _Filler) -> Batch:
     """The batch, without its bad images."""
-    images_BSS3, indices_B = filled.images_BSS3, filled.indices_B
+    images_BHW3, indices_B = filled.images_BHW3, filled.indices_B
     bad = tuple((index.keys[int(indices_B[position])], reason) for position, reason in filled.bad)
     if bad:
         is_good_B = np.ones(len(indices_B), dtype=bool)
         is_good_B[[position for position, _ in filled.bad]] = False
-        images_BSS3, indices_B = images_BSS3[torch.from_numpy(is_good_B)], indices_B[is_good_B]
+        images_BHW3, indices_B = images_BHW3[torch.from_numpy(is_good_B)], indices_B[is_good_B]
+    indices = torch.from_numpy(indices_B.copy())
+    images, plan = images_BHW3.permute(0, 3, 1, 2), None
+    if isinstance(filler, _Planning):
+        there = filler.on_device
+        plan = planned(filled.drawn, filler.size_px, None if there is None else indices)
+        images = images_BHW3 if there is None else there
     return Batch(
-        images=images_BSS3.permute(0, 3, 1, 2),
+        images=images,
         labels=torch.from_numpy(index.labels[indices_B].astype(np.int64)),
-        indices=torch.from_numpy(indices_B.copy()),
+        indices=indices,
         keys=tuple(index.keys[i] for i in indices_B.tolist()),
         bad=bad,
+        plan=plan,
     )
 
 
@@ -320,10 +394,14 @@ def train_batches(
     last_step: int | None,
     workers: Workers,
     timeout_s: float = 120.0,
+    batched: bool = False,
+    on_device: torch.Tensor | None = None,
 ) -> Generator[Batch]:
     """One batch for each step from first_step to last_step - 1 (None: without end), a pure function of (order, step).
 
     A bad image makes its batch smaller, never another one. Close the generator to end its workers at once.
+    batched: with photos as stored and a plan, of which `batched.apply` makes the same images. on_device: every photo of the
+    source, as `Resident.on` gives them; then a batch brings its plan only.
     Raises ResourceError when a worker dies, or when no image is finished for timeout_s; DataError naming the file for
     an exception that nobody expected; UserError when there are fewer images than the order's batch_size.
     """
@@ -331,7 +409,12 @@ def train_batches(
     _check_rows(source, index)
     steps = itertools.count(first_step) if last_step is None else range(first_step, last_step)
     plans = (order.step(step) for step in steps)
-    return _batches(_Training(source, augmentation, order.seed), index, plans, order.part_size, workers, timeout_s)
+    filler: _Filler = _Training(source, augmentation, order.seed)
+    if batched:
+        if not isinstance(source, Resident):
+            raise UserError("--augment.execution batched: needs the images in memory; add --data.resident yes, or leave it out.")
+        filler = _Planning(source, augmentation, order.seed, on_device)
+    return _batches(filler, index, plans, order.part_size, workers, timeout_s)
 
 
 def ordered_batches(

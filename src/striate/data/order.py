@@ -33,7 +33,8 @@ class Rows:
 class Order:
     """The order in which a training sees `count` images, `batch_size` at a time.
 
-    labels: [count] int32 for batches that are balanced over the classes, None where each image comes once an epoch.
+    labels: [count] int32, 0 or more, for epochs in which every class comes equally often (to within one image), None
+    where each image comes once an epoch.
     process, processes: which consecutive part of each batch is taken, of how many; the whole order is the same for
     any number of processes.
     """
@@ -54,11 +55,13 @@ class Order:
     def step(self, step: int) -> Rows:
         """The images of one step, counted from 0 over the whole training."""
         epoch, within = divmod(step, steps_per_epoch(self.count, self.batch_size))
-        order_N = _remembered(self.seed, epoch, self.count)
-        rows_B = order_N[within * self.batch_size : (within + 1) * self.batch_size]
+        if self.labels is None:
+            order_N = counters_N = _remembered(self.seed, epoch, self.count)
+        else:
+            order_N, counters_N = _remembered_balance(self, epoch)
         first, last = bounds(self.batch_size, self.processes)[self.process]
-        rows_b = rows_B[first:last].copy()
-        return Rows(epoch, rows_b, rows_b)
+        part = slice(within * self.batch_size + first, within * self.batch_size + last)
+        return Rows(epoch, order_N[part].copy(), counters_N[part].copy())
 
 
 def bounds(count: int, pieces: int) -> list[tuple[int, int]]:
@@ -77,6 +80,46 @@ def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return machine.permutation(seed, "order", epoch, count)
 
 
+def balanced_order(seed: int, epoch: int, labels_N: NDArray[np.int32], length: int) -> NDArray[np.int64]:
+    """The order of one epoch of `length` images in which every class comes equally often, to within one image.
+
+    Of a class with too few images all are used before one comes again, each time in another order. One with more than
+    it takes is dealt out over the epochs that it lasts for, and then shuffled; a remainder that fills no epoch is left
+    over, as a short last batch is. Classes without images take no part. Returns [length] int64, rows of the index, a
+    pure function of its arguments.
+    """
+    present_K, class_N, size_K = np.unique(labels_N, return_inverse=True, return_counts=True)
+    classes, count = len(present_K), len(labels_N)
+    most = -(-length // classes)
+    # The shares are whole numbers and differ by one; over the epochs, each class has the larger one equally often.
+    turn_K = machine.permutation(seed, "class turns", 0, classes)
+    share_K = ((epoch + 1) * length + turn_K) // classes - (epoch * length + turn_K) // classes
+    copies_K = -(-most // size_K)
+    lasts_K = np.maximum(1, size_K // most)
+    # Every image as often as an epoch may need it, by class, then copy, then at random.
+    row_M = np.repeat(np.arange(count), copies_K[class_N])
+    class_M = class_N[row_M]
+    copy_M = np.arange(len(row_M)) - np.repeat(np.cumsum(copies_K[class_N]) - copies_K[class_N], copies_K[class_N])
+    shuffle_M = epoch // lasts_K[class_M] * copies_K[class_M] + copy_M
+    word_M = machine.bits(seed, "class order", 0, row_M + count * shuffle_M, 1)[:, 0]
+    row_M = row_M[np.lexsort((word_M, copy_M, class_M))]
+    # Of each class's block, the part that is this epoch's.
+    block_K = np.cumsum(size_K * copies_K) - size_K * copies_K
+    from_K = block_K + epoch % lasts_K * most
+    places_N = np.arange(length) + np.repeat(from_K - (np.cumsum(share_K) - share_K), share_K)
+    order_N: NDArray[np.int64] = row_M[places_N[machine.permutation(seed, "order", epoch, length)]]
+    return order_N
+
+
+def _times_before(rows_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How often each entry came earlier in the list. Returns [N] int64."""
+    sorted_N = np.argsort(rows_N, kind="stable")
+    _, first_K, size_K = np.unique(rows_N[sorted_N], return_index=True, return_counts=True)
+    times_N = np.empty(len(rows_N), dtype=np.int64)
+    times_N[sorted_N] = np.arange(len(rows_N)) - np.repeat(first_K, size_K)
+    return times_N
+
+
 def steps_per_epoch(count: int, batch_size: int) -> int:
     """Batches in an epoch, without the short last one.
 
@@ -92,3 +135,12 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
 @functools.lru_cache(maxsize=2)  # the look-ahead of the loader stands in two epochs at most
 def _remembered(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return epoch_order(seed, epoch, count)
+
+
+@functools.lru_cache(maxsize=2)
+def _remembered_balance(order: Order, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and counters of an epoch that is balanced over the classes, without the short last batch."""
+    assert order.labels is not None
+    length = steps_per_epoch(order.count, order.batch_size) * order.batch_size
+    rows_N = balanced_order(order.seed, epoch, order.labels, length)
+    return rows_N, rows_N + order.count * _times_before(rows_N)

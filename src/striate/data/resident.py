@@ -28,6 +28,7 @@ from typing import Any, Final
 
 import numpy as np
 import simplejpeg
+import torch
 from numpy.typing import NDArray
 from PIL import __version__ as pillow_version
 
@@ -102,6 +103,22 @@ class Resident:
         height, width = self.sides_N2[i].tolist()
         image_HW3: Pixels = self.blob[self.offsets_N1[i] : self.offsets_N1[i + 1]].reshape(height, width, 3)
         return image_HW3
+
+    def on(self, device: torch.device) -> torch.Tensor | None:
+        """A copy of every image on a device, uint8 [N, H, W, 3], so that a step sends it row numbers only.
+
+        None where not all images are good and of one size, or where they take more than MEMORY_SHARE of what is free there.
+        """
+        if self._all_same is None:
+            return None
+        on_gpu = device.type == "cuda"
+        free_bytes = torch.cuda.mem_get_info(device)[0] if on_gpu else machine.free_memory_bytes()
+        if self.size_bytes > MEMORY_SHARE * free_bytes:
+            return None
+        copy_NHW3 = torch.empty(self._all_same.shape, dtype=torch.uint8, device=device)
+        for start in range(0, len(self), _CHUNK):
+            copy_NHW3[start : start + _CHUNK] = torch.tensor(self._all_same[start : start + _CHUNK])
+        return copy_NHW3
 
     def all_of(self, size_px: int) -> NDArray[np.uint8] | None:
         """Every image as one array [N, S, S, 3], if all are good and S by S; else None."""

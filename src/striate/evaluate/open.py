@@ -1,80 +1,34 @@
-"""Evaluating and predicting from a run folder, or from a network's name and a weight file."""
+"""Evaluating and predicting from a run folder, or from a network's name and a weight file.
+
+Two runs can answer together: `grey` names a run that was trained with data.colour grey, and the images that show no colour
+go to it.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 
 from striate import machine
 from striate.classes import Classes
 from striate.data import resident
 from striate.data.index import Index, Keys
 from striate.data.layouts import detect
-from striate.data.loader import Batch, Source, Streaming, Workers, ordered_batches
+from striate.data.loader import Source, Streaming, Workers
 from striate.errors import DataError, UserError
 from striate.evaluate import score
-from striate.evaluate.predict import predict as network_predictions
-from striate.evaluate.predict import scoring_batch_size
+from striate.evaluate.network import from_run, from_weights
+from striate.evaluate.route import Route, Watch, ask
 from striate.evaluate.rows import Row, prediction_rows
-from striate.files import sha256_file
 from striate.models import catalog
 from striate.run.folder import Run, open_run
-from striate.view import IMAGENET_MEAN, IMAGENET_STD, View
 
 SplitName = Literal["train", "val", "test"]
-Watch = Callable[[int, int], None] | None
-
-
-@dataclass(frozen=True)
-class Network:
-    """A network ready to score: with its classes (None where nobody knows them), its View, and what it is.
-
-    digest: SHA-256 of the weights that were loaded. weights: "raw" or "EMA".
-    """
-
-    model: torch.nn.Module
-    classes: Classes | None
-    view: View
-    weights: Literal["raw", "EMA"]
-    digest: str
-    home: Path
-    checkpoint: str
-
-
-def from_run(run: Run, which: str, raw: bool) -> Network:
-    """The network of a run's checkpoint ("best", "last" or "step-N"), averaged weights if there are any and not `raw`."""
-    model, weights, found = run.model(which, raw)
-    file = found.path / ("ema.safetensors" if weights == "EMA" else "model.safetensors")
-    return Network(
-        model, run.classes, run.view, "EMA" if weights == "EMA" else "raw", sha256_file(file), run.path, found.path.name
-    )
-
-
-def from_weights(name: str, weights: str, classes: Classes, size_px: int, home: Path) -> Network:
-    """A network by name with a weight file, for data whose classes are the network's, in order.
-
-    Raises UserError for a checkpoint of a run, whose classes and view stand in the run and must not be guessed.
-    """
-    path = Path(weights)
-    run = next((folder for folder in (path, *path.absolute().parents) if (folder / "recipe.json").is_file()), None)
-    if run is not None:
-        raise UserError(
-            f"{weights}: belongs to a run, which knows its classes and its preprocessing. Give the run: "
-            f"striate evaluate {run} --data DATA (--checkpoint best, last or step-N)"
-        )
-    options = {"size_px": size_px} if "size_px" in catalog.option_names(name) else {}
-    model = catalog.create_model(name, len(classes), weights, **options).eval()
-    view = View(size_px, "crop", round(size_px * 256 / 224), "bilinear", False, IMAGENET_MEAN, IMAGENET_STD)
-    digest = sha256_file(path / "model.safetensors" if path.is_dir() else path)
-    return Network(model, classes, view, "raw", digest, home, path.name)
 
 
 def evaluate(
@@ -82,6 +36,7 @@ def evaluate(
     data: str | Path | None = None,
     *,
     split: SplitName | None = None,
+    grey: str | Path | Run | None = None,
     weights: str | None = None,
     views: str = "center",
     checkpoint: str = "best",
@@ -97,19 +52,21 @@ def evaluate(
 
     network: a run or its folder, or a network's name with `weights` (a .safetensors file or a checkpoint folder).
     data: a data set or "builtin"; a run without it is scored on its own validation set.
+    grey: a second run, trained with data.colour grey on the same classes, that the grey images go to; `checkpoint` and `raw`
+    hold for both. The files are written beside the first run's.
     Returns the summary and the folder of its files. Raises UserError, DataError, CheckpointError, NonFiniteError.
     """
     if views != "center":
         raise UserError(f"--views {views}: this version has 'center' (one centre crop).")
     if isinstance(network, Run) or (weights is None and _is_folder(network)):
-        run = network if isinstance(network, Run) else open_run(network)
+        run = _as_run(network)
         if data is None and split in {None, "val"}:
             index = _own_validation(run)
         else:
             index = detect.open_split(data if data is not None else run.data["path"], split, run.recipe.data.val_share)
-        return evaluate_run(
-            run, index=index, checkpoint=checkpoint, raw=raw, subset=subset, precision=precision, device=device, workers=workers
-        )
+        return _evaluate(_route(run, grey, checkpoint, raw), index, subset, precision, device, workers)
+    if grey is not None:
+        raise UserError(f"{network}: --grey goes with a run as the network for colour; give the folder of a run.")
     if weights is None:
         catalog.option_names(str(network))  # an unknown name is named as such
         raise UserError(f"{network}: a network by name needs --weights FILE; to score a training, give its run folder.")
@@ -118,7 +75,7 @@ def evaluate(
     index = detect.open_split(data, split)
     home = Path(out) if out is not None else Path("runs") / f"evaluated-{str(network).replace('/', '-').replace(':', '-')}"
     opened = from_weights(str(network), weights, index.classes, size_px, home)
-    return _evaluate(opened, index, subset, precision, device, workers)
+    return _evaluate(Route(opened), index, subset, precision, device, workers)
 
 
 def evaluate_run(
@@ -137,11 +94,11 @@ def evaluate_run(
 
     watch: called with (images done, images) now and then; it may raise to stop.
     """
-    return _evaluate(from_run(run, checkpoint, raw), index, subset, precision, device, workers, watch)
+    return _evaluate(_route(run, None, checkpoint, raw), index, subset, precision, device, workers, watch)
 
 
 def _evaluate(
-    network: Network,
+    route: Route,
     index: Index,
     subset: bool,
     precision: machine.Precision,
@@ -149,6 +106,7 @@ def _evaluate(
     workers: str,
     watch: Watch = None,
 ) -> tuple[score.Summary, Path]:
+    network = route.colour
     assert network.classes is not None
     where = machine.choose_device(device)
     exact = machine.choose_precision(precision, where)
@@ -158,14 +116,11 @@ def _evaluate(
             "`striate predict` names their classes."
         )
     class_map = network.classes.match(index.classes, subset=subset)
-    model = network.model.to(where).to(memory_format=torch.channels_last)
     crew = Workers.parse(workers)
     source: Source = Streaming(index, network.view.exif, 0)
     if resident.fits(resident.estimate_bytes(index, network.view)):  # then the next evaluation need not decode
         source = resident.build(index, network.view, max(machine.cores(), crew.count), progress=watch)
-    batches = ordered_batches(source, index, network.view, None, scoring_batch_size(network.view), crew)
-    watched = _watched(batches, len(index), watch)
-    found, bad = network_predictions(model, watched, network.view, where, exact, network.classes, True, class_map)
+    answers = ask(route, source, index, where, exact, crew, class_map, watch)
     protocol = score.Protocol(
         index.split,
         network.view,
@@ -174,11 +129,12 @@ def _evaluate(
         subset=subset,
         checkpoint=network.checkpoint,
         data_fingerprint=index.fingerprint,
+        routing=route.describe(answers.is_grey_N),
     )
-    score.account(list(index.keys), found, bad)
-    summary = score.score(found, len(index), bad, protocol)
-    name = score.evaluation_name(protocol, index.fingerprint, network.digest)
-    return summary, score.write_evaluation(network.home / "evaluation" / name, summary, found, bad)
+    score.account(list(index.keys), answers.found, answers.bad)
+    summary = score.score(answers.found, len(index), answers.bad, protocol, answers.is_grey_N)
+    name = score.evaluation_name(protocol, index.fingerprint, route.digest)
+    return summary, score.write_evaluation(network.home / "evaluation" / name, summary, answers.found, answers.bad)
 
 
 def predict(
@@ -186,6 +142,7 @@ def predict(
     photos: Sequence[str | Path],
     *,
     top: int = 5,
+    grey: str | Path | Run | None = None,
     checkpoint: str = "best",
     raw: bool = False,
     precision: machine.Precision = "fp32",
@@ -195,25 +152,17 @@ def predict(
     """The most probable classes of each photo, in the order given; what `striate predict` does.
 
     photos: files and folders (searched for images). A photo that cannot be read keeps its row, with the reason.
+    grey: a run that the grey photos go to, as in `evaluate`.
     """
-    run = network if isinstance(network, Run) else open_run(network)
-    opened = from_run(run, checkpoint, raw)
+    route = _route(network, grey, checkpoint, raw)
+    opened = route.colour
     assert opened.classes is not None
     where = machine.choose_device(device)
     index = photos_index([str(photo) for photo in photos], opened.classes)
-    model = opened.model.to(where).to(memory_format=torch.channels_last)
-    batches = ordered_batches(
-        Streaming(index, opened.view.exif, 0),
-        index,
-        opened.view,
-        np.arange(len(index)),
-        scoring_batch_size(opened.view),
-        Workers.parse(workers),
-    )
-    found, bad = network_predictions(
-        model, batches, opened.view, where, machine.choose_precision(precision, where), opened.classes, True
-    )
-    return prediction_rows(found, bad, list(index.keys), top)
+    exact = machine.choose_precision(precision, where)
+    source = Streaming(index, opened.view.exif, 0)
+    answers = ask(route, source, index, where, exact, Workers.parse(workers))
+    return prediction_rows(answers.found, answers.bad, list(index.keys), top)
 
 
 def photos_index(names: Sequence[str], classes: Classes) -> Index:
@@ -247,6 +196,18 @@ def names_from(lines: Iterable[str] | None = None) -> list[str]:
     return [line.rstrip("\n") for line in (sys.stdin if lines is None else lines) if line.strip()]
 
 
+# ---------------------------------------------------------------- inside
+
+
+def _as_run(run: str | Path | Run) -> Run:
+    return run if isinstance(run, Run) else open_run(run)
+
+
+def _route(network: str | Path | Run, grey: str | Path | Run | None, checkpoint: str, raw: bool) -> Route:
+    second = None if grey is None else from_run(_as_run(grey), checkpoint, raw)
+    return Route(from_run(_as_run(network), checkpoint, raw), second)
+
+
 def _is_folder(network: str | Path | Run) -> bool:
     return not isinstance(network, Run) and (
         Path(network).exists() or ("/" in str(network).rstrip("/") and not str(network).startswith(("torchvision/", "timm/")))
@@ -260,14 +221,3 @@ def _own_validation(run: Run) -> Index:
     if splits.val is None:
         raise UserError(f"{run.path}: its data has no validation images. Give a labelled set with --data.")
     return splits.val
-
-
-def _watched(batches: Generator[Batch], total: int, watch: Watch) -> Iterator[Batch]:
-    """The batches, with `watch` told of each; they are closed when it raises."""
-    done = 0
-    with contextlib.closing(batches):
-        for batch in batches:
-            if watch is not None:
-                watch(done, total)
-            done += len(batch) + len(batch.bad)
-            yield batch

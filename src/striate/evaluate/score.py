@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 
@@ -26,10 +26,26 @@ Bad = Sequence[tuple[str, str]]
 _VIEWS = {"center": "1 view", "10crop": "10 crops"}
 
 
+class Part(TypedDict):
+    """The score of a part of the images."""
+
+    images: int
+    top1: float
+    top1_interval: list[float]
+
+
+class Routed(TypedDict):
+    """How many of the images that could be read went to which network."""
+
+    grey: int
+    colour: int
+
+
 class Summary(TypedDict):
     """What `summary.json` says. Shares are 0..1; intervals are [low, high] at 95 % (Wilson); loss is in nats.
 
-    expected = used + bad + unlabelled, always.
+    expected = used + bad + unlabelled, always. parts: "grey" and "colour" images apart (`data.views.is_grey`), each where
+    there are any; empty where no image is grey. routed: where the grey images had a network of their own.
     """
 
     top1: float
@@ -55,6 +71,8 @@ class Summary(TypedDict):
     precision: str
     scale: str
     tied_first: int
+    parts: dict[str, Part]
+    routed: NotRequired[Routed]
     warnings: list[str]
     protocol: str
 
@@ -68,6 +86,8 @@ class Protocol:
     labels: whose labels ("original" is as the data set ships them).
     subset: a part of the network's classes is scored on purpose (all of them still compete).
     data_fingerprint: of the index that was scored, which tells two sets apart that are both called "val".
+    routing: in words, which network saw which images, where there were two; view, weights and checkpoint are then of the
+    network for colour.
     """
 
     split: str
@@ -79,15 +99,17 @@ class Protocol:
     subset: bool = False
     checkpoint: str = ""
     data_fingerprint: str = ""
+    routing: str = ""
 
 
 # ---------------------------------------------------------------- summary
 
 
-def score(predictions: Predictions, expected: int, bad: Bad, protocol: Protocol) -> Summary:
+def score(predictions: Predictions, expected: int, bad: Bad, protocol: Protocol, is_grey_N: np.ndarray | None = None) -> Summary:
     """The numbers of an evaluation, every image accounted for.
 
-    expected: images in the set; each is in `predictions` or in `bad`, once.
+    expected: images in the set; each is in `predictions` or in `bad`, once. is_grey_N: [N] bool, which images of
+    `predictions` are grey; None where nobody looked.
     Raises DataError when the count does not come out, when no image could be read, when none has a label, or (unless
     the protocol says subset) when a class of the network has no image.
     """
@@ -103,7 +125,7 @@ def score(predictions: Predictions, expected: int, bad: Bad, protocol: Protocol)
     first, near = int((places < 1).sum()), int((places < k).sum())
     right_K = np.bincount(scored.labels[places < 1], minlength=len(classes))
     present_K = images_K > 0
-    return Summary(
+    summary = Summary(
         top1=first / used,
         top1_interval=list(metrics.wilson(first, used)),
         top5=near / used,
@@ -127,9 +149,23 @@ def score(predictions: Predictions, expected: int, bad: Bad, protocol: Protocol)
         precision=protocol.precision,
         scale=scored.scale,
         tied_first=metrics.tied_first(scored.scores),
+        parts={} if is_grey_N is None else _parts(places < 1, is_grey_N[predictions.labels != UNLABELLED]),
         warnings=warnings_of(scored),
         protocol=protocol_line(protocol, used, expected, len(bad), classes, int(present_K.sum())),
     )
+    if protocol.routing and is_grey_N is not None:
+        summary["routed"] = Routed(grey=int(is_grey_N.sum()), colour=int((~is_grey_N).sum()))
+    return summary
+
+
+def _parts(is_right_N: np.ndarray, is_grey_N: np.ndarray) -> dict[str, Part]:
+    """The scores of the grey images and of the others; nothing where no image is grey."""
+    found = {}
+    for name, chosen_N in (("grey", is_grey_N), ("colour", ~is_grey_N)):
+        images, right = int(chosen_N.sum()), int(is_right_N[chosen_N].sum())
+        if images and is_grey_N.any():
+            found[name] = Part(images=images, top1=right / images, top1_interval=list(metrics.wilson(right, images)))
+    return found
 
 
 def protocol_line(protocol: Protocol, used: int, expected: int, bad: int, classes: Classes, classes_scored: int) -> str:
@@ -150,6 +186,7 @@ def protocol_line(protocol: Protocol, used: int, expected: int, bad: int, classe
         f"{protocol.weights} weights" + (f" of {protocol.checkpoint}" if protocol.checkpoint else ""),
         protocol.precision,
     ]
+    parts += [protocol.routing] if protocol.routing else []
     return " · ".join(parts)
 
 
@@ -158,6 +195,15 @@ def headline(summary: Summary) -> str:
     low, high = summary["top1_interval"]
     loss = f"{summary['loss']:.4f}" if math.isfinite(summary["loss"]) else "infinite (a true class has probability zero)"
     return f"top-1 {summary['top1']:.2%} ({low:.2%} to {high:.2%}), top-{summary['top5_k']} {summary['top5']:.2%}, loss {loss}"
+
+
+def parts_line(summary: Summary) -> str:
+    """The parts in one line: 'grey images: 96, top-1 30.2 % (21.9 to 40.0); colour images: …'; empty without grey images."""
+    said = []
+    for name, part in summary["parts"].items():
+        low, high = part["top1_interval"]
+        said.append(f"{name} images: {part['images']:,}, top-1 {part['top1']:.2%} ({low:.2%} to {high:.2%})")
+    return "; ".join(said)
 
 
 def warnings_of(scored: Predictions) -> list[str]:

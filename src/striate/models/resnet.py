@@ -13,6 +13,7 @@ from typing import Literal
 
 import torch
 from torch import nn
+from torchvision.ops import stochastic_depth as dropped
 
 from striate.errors import UserError
 from striate.models import init
@@ -33,13 +34,14 @@ class BasicBlock(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         self.downsample = _projection(in_channels, width, stride)
+        self.drop = 0.0  # see `ResNet`
         self.relu2 = nn.ReLU(inplace=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: [B, C_in, H, W]. Returns [B, width, H / stride, W / stride]."""
         residual = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
         shortcut = x if self.downsample is None else self.downsample(x)
-        output: torch.Tensor = self.relu2(residual + shortcut)
+        output: torch.Tensor = self.relu2(dropped(residual, self.drop, "row", self.training) + shortcut)
         return output
 
 
@@ -60,6 +62,7 @@ class Bottleneck(nn.Module):
         self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(4 * width)
         self.downsample = _projection(in_channels, 4 * width, stride)
+        self.drop = 0.0
         self.relu3 = nn.ReLU(inplace=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -68,7 +71,7 @@ class Bottleneck(nn.Module):
         y = self.relu2(self.bn2(self.conv2(y)))
         residual = self.bn3(self.conv3(y))
         shortcut = x if self.downsample is None else self.downsample(x)
-        output: torch.Tensor = self.relu3(residual + shortcut)
+        output: torch.Tensor = self.relu3(dropped(residual, self.drop, "row", self.training) + shortcut)
         return output
 
 
@@ -84,6 +87,10 @@ class ResNet(nn.Module):
 
     Every ReLU is a module of its own (torchvision shares one per block), so that a layer's name means one place.
     variant: which networks understand each other's weights: "v1.5", "v1", or "basic" where the two are one.
+    stochastic_depth: in training, a block's residual is left out of an image with this probability at the last block,
+    and with l / L of it at block l of L. One that stays is divided by the probability that it does, where the paper
+    multiplies in evaluation; so evaluation knows nothing of it.
+    Source: Huang et al. 2016 (stochastic depth), section 3, with a linear decay.
     """
 
     def __init__(
@@ -95,10 +102,13 @@ class ResNet(nn.Module):
         width: int,
         stride_in_first: bool,
         zero_gamma: bool,
+        stochastic_depth: float,
     ) -> None:
         super().__init__()
         if width < 1:
             raise UserError(f"width: expected 1 channel or more, found {width}.")
+        if not 0 <= stochastic_depth < 1:
+            raise UserError(f"stochastic_depth: expected a probability of 0 or more and below 1, found {stochastic_depth}.")
         self.variant = "basic" if block is BasicBlock else "v1" if stride_in_first else "v1.5"
         if stem == "imagenet":
             self.conv1 = nn.Conv2d(3, width, 7, 2, padding=3, bias=False)
@@ -115,13 +125,12 @@ class ResNet(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(out[3], num_classes)
         init.he_normal_fan_out(self)
-        if zero_gamma:
-            # Each block starts as the identity. Source: Goyal et al. 2017 (one hour), section 5.1.
-            for layer in self.modules():
-                if isinstance(layer, BasicBlock):
-                    nn.init.zeros_(layer.bn2.weight)
-                elif isinstance(layer, Bottleneck):
-                    nn.init.zeros_(layer.bn3.weight)
+        blocks = [layer for layer in self.modules() if isinstance(layer, (BasicBlock, Bottleneck))]
+        for place, layer in enumerate(blocks, start=1):
+            layer.drop = stochastic_depth * place / len(blocks)
+            if zero_gamma:
+                # The block starts as the identity. Source: Goyal et al. 2017 (one hour), section 5.1.
+                nn.init.zeros_(layer.bn2.weight if isinstance(layer, BasicBlock) else layer.bn3.weight)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """images: [B, 3, H, W] normalised, H and W of 32 pixels or more for the imagenet stem. Returns logits [B, K]."""
@@ -139,25 +148,34 @@ def _stage(
     return nn.Sequential(first, *(block(width * block.expansion, width, 1, stride_in_first) for _ in range(depth - 1)))
 
 
-def resnet18(num_classes: int, stem: Stem = "imagenet", width: int = 64, zero_gamma: bool = False) -> ResNet:
+def resnet18(
+    num_classes: int, stem: Stem = "imagenet", width: int = 64, zero_gamma: bool = False, stochastic_depth: float = 0.0
+) -> ResNet:
     """ResNet-18: 11,689,512 parameters and 1.814 G MACs at 224 px with 1,000 classes.
 
     stem: "imagenet" is 7x7 stride 2 and max-pool; "small" is 3x3 stride 1 without pool, for images of 32 to 96 px.
     width: channels of the first stage; zero_gamma: the last batch norm of each block starts at 0.
+    stochastic_depth: how often the last block is left out in training, 0..1, the earlier ones less often (see `ResNet`).
     """
-    return ResNet(num_classes, BasicBlock, (2, 2, 2, 2), stem, width, False, zero_gamma)
+    return ResNet(num_classes, BasicBlock, (2, 2, 2, 2), stem, width, False, zero_gamma, stochastic_depth)
 
 
-def resnet34(num_classes: int, stem: Stem = "imagenet", width: int = 64, zero_gamma: bool = False) -> ResNet:
+def resnet34(
+    num_classes: int, stem: Stem = "imagenet", width: int = 64, zero_gamma: bool = False, stochastic_depth: float = 0.0
+) -> ResNet:
     """ResNet-34: 21,797,672 parameters and 3.664 G MACs at 224 px with 1,000 classes. Options as `resnet18`."""
-    return ResNet(num_classes, BasicBlock, (3, 4, 6, 3), stem, width, False, zero_gamma)
+    return ResNet(num_classes, BasicBlock, (3, 4, 6, 3), stem, width, False, zero_gamma, stochastic_depth)
 
 
-def resnet50(num_classes: int, stem: Stem = "imagenet", width: int = 64, zero_gamma: bool = False) -> ResNet:
+def resnet50(
+    num_classes: int, stem: Stem = "imagenet", width: int = 64, zero_gamma: bool = False, stochastic_depth: float = 0.0
+) -> ResNet:
     """ResNet-50 v1.5, torchvision's: 25,557,032 parameters and 4.089 G MACs at 224 px. Options as `resnet18`."""
-    return ResNet(num_classes, Bottleneck, (3, 4, 6, 3), stem, width, False, zero_gamma)
+    return ResNet(num_classes, Bottleneck, (3, 4, 6, 3), stem, width, False, zero_gamma, stochastic_depth)
 
 
-def resnet50_v1(num_classes: int, stem: Stem = "imagenet", width: int = 64, zero_gamma: bool = False) -> ResNet:
+def resnet50_v1(
+    num_classes: int, stem: Stem = "imagenet", width: int = 64, zero_gamma: bool = False, stochastic_depth: float = 0.0
+) -> ResNet:
     """ResNet-50 as in the paper, stride in the first 1x1 of stages 3 to 5: 3.858 G MACs. Options as `resnet18`."""
-    return ResNet(num_classes, Bottleneck, (3, 4, 6, 3), stem, width, True, zero_gamma)
+    return ResNet(num_classes, Bottleneck, (3, 4, 6, 3), stem, width, True, zero_gamma, stochastic_depth)

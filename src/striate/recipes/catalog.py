@@ -8,7 +8,7 @@ from pathlib import Path
 from striate import recipe as recipes
 from striate.errors import UserError, nearest
 from striate.recipe import Recipe
-from striate.recipes import kth, small, tiny_imagenet
+from striate.recipes import kth, resnet, small, tiny_imagenet
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "small": small.small,
@@ -19,6 +19,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "kth-e": kth.kth_e,
     "kth-f": kth.kth_f,
     "tiny-imagenet-resnet18": tiny_imagenet.tiny_imagenet_resnet18,
+    "resnet-2015": resnet.resnet_2015,
 }
 
 

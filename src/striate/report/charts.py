@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from striate.report.history import Curve
 
-Look = Literal["train", "val", "ema", "sample"]
+Look = str  # class names of chart.css: "train", "val", "ema", "sample", or "run run-N" of a run among several
 
 WIDTH, PLOT_HEIGHT = 380, 158  # user units; text is 12 of them, so that a chart 340 px wide still reads well
 _LEFT, _RIGHT, _BOTTOM = 50, 10, 38
@@ -20,7 +19,7 @@ _LETTER = 6.4  # width of a letter at 12 units, on the safe side
 
 @dataclass(frozen=True)
 class Series:
-    """A named curve; `look` decides colour, dash and marker, the same in all charts."""
+    """A named curve; `look` decides colour, dash and marker, the same in all charts of a page."""
 
     name: str
     look: Look
@@ -42,6 +41,7 @@ class Chart:
     mark_name: str = "resumed"
     reference: tuple[float, str] | None = None
     best: tuple[float, float] | None = None
+    has_keys: bool = True  # whether the legend stands in the chart
     whole: float | None = None  # the greatest value that makes sense, such as 1 for a share
 
 
@@ -72,6 +72,15 @@ def plain(value: float) -> str:
 def percent(value: float) -> str:
     """A share 0..1 as a percentage for an axis: "40 %"."""
     return f"{100 * value:.4g}\u202f%"
+
+
+def in_words(chart: Chart) -> str:
+    """What a chart shows, for those who cannot see it: title, and the last value of each curve."""
+    ends = []
+    for series in chart.series:
+        value = series.curve.y_N[np.isfinite(series.curve.y_N)][-1]
+        ends.append(f"{series.name + ' ' if series.name else ''}ends at {chart.written(float(f'{value:.3g}'))}")
+    return f"{chart.title}{', ' + chart.unit if chart.unit else ''} over {chart.x_unit}: {'; '.join(ends)}."
 
 
 @dataclass(frozen=True)
@@ -166,7 +175,7 @@ def _keys(chart: Chart) -> list[Key]:
     """The legend, in as many rows as it takes."""
     keys: list[Key] = []
     x, y = 4.0, 38.0
-    for series in chart.series:
+    for series in chart.series if chart.has_keys else ():
         if not series.name:
             continue
         wide = 26 + _LETTER * len(series.name) + 16

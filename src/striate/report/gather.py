@@ -84,14 +84,15 @@ class Facts:
 
     @property
     def main(self) -> Evaluation | None:
-        """What the report is about: the run's own validation set before others, one view before many, then the newest."""
+        """What the report is about: the run's own validation set before others, one network before two that share the images,
+        one view before many, then the newest."""
         told = self.data.get("splits")
         own = told.get("val") if isinstance(told, dict) else None
         val = own.get("fingerprint") if isinstance(own, dict) else None
 
-        def rank(one: Evaluation) -> tuple[bool, bool, bool, float]:
+        def rank(one: Evaluation) -> tuple[bool, bool, bool, bool, float]:
             is_others = val is not None and one.summary.get("data_fingerprint") not in {None, "", val}
-            return one.split != "val", is_others, one.views != "center", -one.written
+            return one.split != "val", is_others, "routed" in one.summary, one.views != "center", -one.written
 
         return min(self.evaluations, key=rank, default=None)
 

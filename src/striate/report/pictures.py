@@ -27,6 +27,8 @@ def seen_by_network(path: Path, view: View, shrink_px: int, most_px: int) -> str
     except (decode.BadImage, OSError, ValueError):
         return None
     picture = Image.fromarray(pixels_SS3)
+    if view.colour == "grey":
+        picture = picture.convert("L")
     if picture.width > most_px:
         picture = picture.resize((most_px, most_px), Image.Resampling.BICUBIC)
     file = io.BytesIO()

@@ -176,9 +176,9 @@ def recipe_groups(facts: Facts) -> list[tuple[str, list[Setting]]]:
         if not isinstance(values, dict):
             continue
         settings = []
-        usual = _flat(defaults[group])
-        for name, value in _flat(values).items():
-            is_usual = _text(value) == _text(usual.get(name))
+        usual = flat(defaults[group])
+        for name, value in flat(values).items():
+            is_usual = canonical(value) == canonical(usual.get(name))
             if value is not None and value != {}:
                 origin: Literal["typed", "recipe", "default"] = "default" if is_usual else "recipe"
                 settings.append(Setting(name, shown(value), "typed" if f"{group}.{name}" in typed else origin))
@@ -186,19 +186,19 @@ def recipe_groups(facts: Facts) -> list[tuple[str, list[Setting]]]:
     return groups
 
 
-def _text(value: Any) -> str:
+def canonical(value: Any) -> str:
     """JSON of a value, in which a tuple equals a list and 20 equals 20.0."""
     return json.dumps(
         float(value) if isinstance(value, int) and not isinstance(value, bool) else value, sort_keys=True, default=str
     )
 
 
-def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+def flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     """Nested tables as one, keys joined by points; empty tables stay."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{before}{key}.")
+            flat |= flat(value, f"{before}{key}.")
         else:
             flat[f"{before}{key}"] = value
     return flat
@@ -222,7 +222,7 @@ def shown(value: Any) -> str:
 def environment(facts: Facts) -> list[tuple[str, str]]:
     """What the numbers depend on besides the recipe: name and value."""
     rows = []
-    for name, value in _flat(facts.environment).items():
+    for name, value in flat(facts.environment).items():
         if name.split(".")[0] == "command" or value in (None, "", {}, []):
             continue
         size = number(value) if name.endswith("_bytes") else None
@@ -439,15 +439,6 @@ def curve_notes(facts: Facts, drawn: Sequence[charts.Drawn]) -> list[str]:
         notes.append(f"The training was interrupted and resumed {words} (dotted upright lines).")
     notes += [f"{one.chart.title}: {one.beyond}" for one in drawn if one.beyond]
     return notes
-
-
-def in_words(chart: Chart) -> str:
-    """What a chart shows, for those who cannot see it: title, and the last value of each curve."""
-    ends = []
-    for series in chart.series:
-        value = series.curve.y_N[np.isfinite(series.curve.y_N)][-1]
-        ends.append(f"{series.name + ' ' if series.name else ''}ends at {chart.written(float(f'{value:.3g}'))}")
-    return f"{chart.title}{', ' + chart.unit if chart.unit else ''} over {chart.x_unit}: {'; '.join(ends)}."
 
 
 # ---------------------------------------------------------------- classes and mistakes

@@ -13,20 +13,33 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import safetensors.torch
 import torch
 
 from striate.errors import CheckpointError, ResourceError
-from striate.files import free_bytes, refuse, sha256_bytes, sync_folder, to_json, write_synced
+from striate.files import free_bytes, refuse, sha256_bytes, sync_folder, to_json, write_pieces, write_synced
 
 FORMAT = 1
 Tensors = dict[str, torch.Tensor]
 _WEIGHTS = ("model", "ema")
 _ASIDE = ".tmp-aside"
+_DTYPES: Final = {
+    torch.float32: "F32",
+    torch.float64: "F64",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 _FILE = re.compile(r"[a-z]+\.(safetensors|json)")
 
 
@@ -67,24 +80,27 @@ def save(folder: Path, step: int, parts: dict[str, Tensors], state: dict[str, An
     began = time.monotonic()
     final = folder / f"step-{step}"
     temporary, aside = folder / f"step-{step}.tmp-{os.getpid()}", folder / f"step-{step}{_ASIDE}"
-    about = {name: {"variant": variant} if variant and name in _WEIGHTS else None for name in parts}
-    contents = {f"{name}.safetensors": safetensors.torch.save(_plain(tensors), about[name]) for name, tensors in parts.items()}
-    contents["state.json"] = to_json({"format": FORMAT, "step": step, **state}).encode()
-    size = sum(map(len, contents.values()))
+    about = to_json({"format": FORMAT, "step": step, **state}).encode()
+    headers = {name: _header(tensors, variant if name in _WEIGHTS else None) for name, tensors in parts.items()}
+    size = len(about) + sum(map(len, headers.values()))
+    size += sum(tensor.nbytes for tensors in parts.values() for tensor in tensors.values())
     free = free_bytes(folder)
     if free < 1.2 * size:
         raise ResourceError(
             f"{folder}: a checkpoint needs {size / 1e6:.0f} MB (and a fifth to spare), {free / 1e6:.0f} MB are free. "
             "Older checkpoints are untouched. Free some disk, then run the same command again."
         )
-    files = {name: {"bytes": len(data), "sha256": sha256_bytes(data)} for name, data in contents.items()}
-    manifest = to_json({"format": FORMAT, "step": step, "files": files}).encode()
+    files: dict[str, dict[str, Any]] = {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        for name, data in contents.items():
-            write_synced(temporary / name, data)
+        for name, tensors in parts.items():
+            written = write_pieces(temporary / f"{name}.safetensors", _safetensors(headers[name], tensors))
+            files[f"{name}.safetensors"] = dict(zip(("bytes", "sha256"), written, strict=True))
+        files["state.json"] = {"bytes": len(about), "sha256": sha256_bytes(about)}
+        write_synced(temporary / "state.json", about)
+        manifest = to_json({"format": FORMAT, "step": step, "files": files}).encode()
         write_synced(temporary / "manifest.json", manifest)
         sync_folder(temporary)
         # The same step again: it was saved without its evaluation, or it failed its check. A folder cannot take another's
@@ -98,12 +114,32 @@ def save(folder: Path, step: int, parts: dict[str, Tensors], state: dict[str, An
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise refuse(error, final, "saving a checkpoint; older checkpoints are untouched") from error
-    return Saved(final, time.monotonic() - began, size + len(manifest))
+    return Saved(final, time.monotonic() - began, sum(file["bytes"] for file in files.values()) + len(manifest))
 
 
-def _plain(tensors: Tensors) -> Tensors:
-    """Copies on the CPU in the standard memory order, each with memory of its own (safetensors wants no sharing)."""
-    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+def _header(tensors: Tensors, variant: str | None) -> bytes:
+    """How a safetensors file begins: the length of the header in 8 bytes, then the header in JSON."""
+    header: dict[str, Any] = {"__metadata__": {"variant": variant}} if variant else {}
+    place = 0
+    for name, tensor in tensors.items():
+        offsets = [place, place + tensor.nbytes]
+        header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}
+        place = offsets[1]
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _safetensors(header: bytes, tensors: Tensors) -> Iterator[memoryview]:
+    """The bytes of a safetensors file, tensor by tensor, so that no second copy of the weights is made.
+
+    The library's own `save` copies everything while it holds the interpreter, and the training stands still meanwhile.
+    """
+    yield memoryview(header)
+    for tensor in tensors.values():
+        plain = tensor.detach().cpu().contiguous().reshape(-1)
+        if len(plain):
+            yield memoryview(plain.view(torch.uint8).numpy())  # type: ignore[arg-type]
 
 
 def steps_in(folder: Path) -> list[int]:

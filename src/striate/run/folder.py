@@ -18,7 +18,7 @@ from striate.classes import Classes
 from striate.data.index import Index
 from striate.errors import CheckpointError, UserError
 from striate.files import read_json, write_json
-from striate.models import catalog, weights
+from striate.models import catalog, grey, weights
 from striate.recipe import Recipe
 from striate.run import checkpoint, lock, log
 from striate.run.checkpoint import Checkpoint
@@ -167,7 +167,8 @@ def build_model(recipe: Recipe, class_count: int) -> torch.nn.Module:
     options = dict(recipe.model.options)
     if "size_px" in catalog.option_names(recipe.model.name):
         options.setdefault("size_px", recipe.data.size_px)  # networks with a flattened grid need the input's side
-    return catalog.build(recipe.model.name, class_count, options)
+    model = catalog.build(recipe.model.name, class_count, options)
+    return grey.one_channel(model, recipe.model.name) if recipe.data.colour == "grey" else model
 
 
 def open_run(path: str | Path) -> Run:

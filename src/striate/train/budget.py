@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from striate.errors import Interrupted
+
 # A time budget is planned to be used up to this share, so that a slow minute at the end does not break it.
 AIM = 0.97
 # When the last evaluation and the last save begin at the latest.
@@ -102,10 +104,6 @@ class Clock:
     def elapsed_s(self) -> float:
         """Seconds of training so far, this sitting and those before it."""
         return self._before + (self._now() - self._began if self._began is not None else 0.0)
-
-
-class Interrupted(Exception):
-    """The sitting must end before the training could begin; says why."""
 
 
 class Stop:

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from striate import machine
 from striate.classes import Classes
-from striate.data import augment, resident
+from striate.data import resident
+from striate.data.augment import colour
+from striate.data.augment.draw import Augmentation
 from striate.data.index import Index
 from striate.data.layouts.splits import Splits
 from striate.data.loader import Source, Streaming, Workers
-from striate.data.order import Order, steps_per_epoch
-from striate.errors import UserError
-from striate.files import write_json
+from striate.data.order import Order, bounds, steps_per_epoch
+from striate.errors import CheckpointError, DataError, UserError
+from striate.files import sha256_file, write_json
+from striate.ranks import Ranks
 from striate.recipe import Recipe, seconds
 from striate.run import checkpoint
 from striate.run.folder import Run, build_model
-from striate.train import average, budget, optim
+from striate.train import average, budget, optim, schedule
+from striate.train import loss as losses
 from striate.train.state import State
-from striate.train.step import Step
+from striate.train.step import Mixing, Step, normalises_batches
 from striate.view import View
 
 Progress = Callable[[int, int], None] | None
@@ -50,33 +55,77 @@ class Training:
     train: Index
     source: Source
     scored: list[Images]
-    augmentation: augment.Augmentation
+    augmentation: Augmentation
+    is_batched: bool
     order: Order
     step: Step
     state: State
     device: torch.device
     workers: Workers
+    ranks: Ranks
     steps_per_epoch: int
     notes: list[str]
 
 
 def build(
-    recipe: Recipe, run: Run, splits: Splits, device: torch.device, workers: Workers, progress: Progress = None
+    recipe: Recipe,
+    run: Run,
+    splits: Splits,
+    device: torch.device,
+    workers: Workers,
+    ranks: Ranks,
+    progress: Progress = None,
 ) -> Training:
     """Puts a training together: data, network, optimiser, and the state of the newest valid checkpoint.
 
     recipe: resolved. run: with classes.json and view.json written. progress: called with (done, total) while
-    images are decoded for memory. Raises UserError, DataError, CheckpointError.
+    images are decoded for memory. Raises UserError, DataError, CheckpointError; in every process, when in one.
     """
-    o = recipe.optim
+    with ranks.together():
+        training = _put_together(recipe, run, splits, device, workers, ranks)
+    if len(set(ranks.exchange(splits.train.fingerprint))) > 1:
+        raise DataError(
+            f"{splits.train.root}: the processes do not see the same training images. Give all of them the same data."
+        )
+    # The first process decodes into the cache, the others read it there.
+    for turn in (ranks.is_first, not ranks.is_first)[: min(2, ranks.world)]:
+        with ranks.together():
+            if turn:
+                _open_sources(training, splits, progress)
+    _resume(training)
+    return training
+
+
+def _put_together(recipe: Recipe, run: Run, splits: Splits, device: torch.device, workers: Workers, ranks: Ranks) -> Training:
+    """Everything but the pixels and what a checkpoint holds."""
+    o, b = recipe.optim, recipe.budget
     view, classes = run.view, run.classes
     per_epoch = steps_per_epoch(len(splits.train), o.batch_size)
+    if ranks.world > o.batch_size:
+        raise UserError(
+            f"--batch-size {o.batch_size}: {ranks.world} processes need at least one image each. Start fewer processes, or "
+            f"take --batch-size {ranks.world} or more."
+        )
+    for field, wanted in {"--patience": b.patience > 0, "--schedule plateau": o.schedule == "plateau"}.items():
+        if wanted and splits.val is None:
+            raise UserError(
+                f"{field}: needs validation images, and {splits.train.root} has none. Leave it out, or add a val folder."
+            )
+    order = Order(
+        o.seed,
+        len(splits.train),
+        o.batch_size,
+        splits.train.labels if recipe.data.sampling == "classes" else None,
+        ranks.rank,
+        ranks.world,
+    )
     machine.forget_global_randomness(machine.stream_seed(o.seed, "initial weights"))
     model = build_model(recipe, len(classes.ids))
-    if o.batch_size // o.accumulate < 2 and any(
-        isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in model.modules()
-    ):
-        raise UserError("optim.batch_size: batch normalisation needs 2 images or more per micro-batch; raise --batch-size.")
+    least = min(last - first for first, last in bounds(o.batch_size, ranks.world)) // o.accumulate
+    if least < 2 and normalises_batches(model):
+        raise UserError(
+            "optim.batch_size: batch normalisation needs 2 images or more per micro-batch and process; raise --batch-size."
+        )
     layout = torch.channels_last if o.channels_last else torch.contiguous_format
     model = model.to(device).to(memory_format=layout).train()
     optimizer = optim.build(
@@ -87,9 +136,13 @@ def build(
         nesterov=o.nesterov,
         betas=o.betas,
         eps=o.eps,
+        rms_decay=o.rms_decay,
+        trust=o.trust,
         weight_decay=o.weight_decay,
         decay_all=o.decay_all,
     )
+    augmentation = augmentation_of(recipe, view)
+    is_batched = recipe.augment.execution == "batched"
     step = Step(
         model,
         optimizer,
@@ -104,57 +157,102 @@ def build(
         aux_weight=recipe.loss.aux_weight,
         l2=recipe.loss.l2,
         l2_layers=recipe.loss.l2_layers,
+        class_weights=_class_weights(recipe, splits, len(classes.ids), device),
+        augmentation=augmentation if is_batched else None,
+        mixing=Mixing(recipe.augment.mixup, recipe.augment.cutmix, recipe.augment.mix_share),
         seed=o.seed,
+        ranks=ranks,
     )
-    b = recipe.budget
-    total = b.steps if b.steps is not None else (round(b.epochs * per_epoch) if b.epochs is not None else None)
-    if total == 0:
-        raise UserError(f"budget.epochs: {b.epochs} epochs of {per_epoch} steps are less than one step.")
+    total = _total_steps(recipe, per_epoch)
     plan = budget.first_plan(total, round(o.warmup_epochs * per_epoch))
     state = State(model, optimizer, average.Average(model, o.ema) if o.ema > 0 else None, step.scaler, plan)
     notes: list[str] = []
     if not o.deterministic:
         notes.append("Not deterministic (--no-deterministic): the same command may give other bits, also after a resume.")
-    source, more = _source(recipe, splits.train, None, workers, progress)
-    notes += more
-    scored = []
-    sample = machine.permutation(o.seed, "train sample", 0, len(splits.train))[
-        : min(TRAIN_SAMPLE, len(splits.val or splits.train))
-    ]
-    if splits.val is not None:
-        one, more = _source(recipe, splits.val, view, workers, progress)
-        scored.append(Images(splits.val, one, "val"))
-        notes += more
-    part = splits.train.select(np.sort(sample), "train-sample")
-    scored.append(Images(part, _source(recipe, part, view, workers, progress)[0], "train-sample"))
-    training = Training(
+    if o.lr_scaling != "none":
+        notes.append(schedule.peak_in_words(o.lr, o.lr_scaling, o.batch_size, o.lr_batch_size))
+    if ranks.world > 1 and normalises_batches(model):
+        notes.append(
+            f"Batch normalisation sees the {least} images of one process at a time; its running statistics are the mean over "
+            f"the {ranks.world} processes."
+        )
+    source = Streaming(splits.train, recipe.data.exif == "on", recipe.data.shrink_px)
+    return Training(
         recipe,
         run,
         classes,
         view,
         splits.train,
         source,
-        scored,
-        augment.Augmentation(
-            crop=recipe.augment.crop,
-            scale=recipe.augment.scale,
-            ratio=recipe.augment.ratio,
-            shift_px=recipe.augment.shift_px,
-            flip=recipe.augment.flip,
-            size_px=recipe.data.size_px,
-            interpolation=recipe.data.interpolation,
-            fit=recipe.data.fit,
-        ),
-        Order(o.seed, len(splits.train), o.batch_size),
+        [],
+        augmentation,
+        is_batched,
+        order,
         step,
         state,
         device,
         workers,
+        ranks,
         per_epoch,
         notes,
     )
-    _resume(training, total)
-    return training
+
+
+def _open_sources(training: Training, splits: Splits, progress: Progress) -> None:
+    """Where the pixels come from: of the training images, and of those that are scored."""
+    recipe, workers, notes = training.recipe, training.workers, training.notes
+    training.source, more = _source(recipe, splits.train, None, workers, progress)
+    notes += more
+    sample = machine.permutation(recipe.optim.seed, "train sample", 0, len(splits.train))
+    part = splits.train.select(np.sort(sample[: min(TRAIN_SAMPLE, len(splits.val or splits.train))]), "train-sample")
+    if splits.val is not None:
+        source, more = _source(recipe, splits.val, training.view, workers, progress)
+        training.scored.append(Images(splits.val, source, "val"))
+        notes += more
+    training.scored.append(Images(part, _source(recipe, part, training.view, workers, progress)[0], "train-sample"))
+
+
+def _class_weights(recipe: Recipe, splits: Splits, classes: int, device: torch.device) -> torch.Tensor | None:
+    """Weight of each class in the loss, or None where all count the same. Raises UserError for a wrong number of them."""
+    if recipe.loss.balance:
+        return losses.balanced_weights(splits.train.labels, classes).to(device)
+    if recipe.loss.class_weights:
+        return losses.given_weights(recipe.loss.class_weights, splits.train.labels, classes).to(device)
+    return None
+
+
+def augmentation_of(recipe: Recipe, view: View) -> Augmentation:
+    """What the recipe does to each training image. recipe: resolved."""
+    a = recipe.augment
+    red, green, blue = (round(255 * mean) for mean in view.mean * (3 // view.channels))
+    return Augmentation(
+        crop=a.crop,
+        scale=a.scale,
+        ratio=a.ratio,
+        shift_px=a.shift_px,
+        flip=a.flip,
+        size_px=recipe.data.size_px,
+        interpolation=recipe.data.interpolation,
+        fit=recipe.data.fit,
+        shorter_px=a.shorter_px if a.shorter_px != (0, 0) else (round(recipe.data.size_px / recipe.data.crop_share),) * 2,
+        rotate=a.rotate,
+        translate=a.translate,
+        shear=a.shear,
+        brightness=a.brightness,
+        contrast=a.contrast,
+        saturation=a.saturation,
+        hue=a.hue,
+        lighting=a.lighting,
+        lighting_axes=(a.lighting_axes if a.lighting_from == "dataset" else ()) or colour.IMAGENET_AXES,
+        policy=a.policy,
+        policy_operations=a.policy_operations,
+        policy_magnitude=a.policy_magnitude,
+        erase=a.erase,
+        erase_area=a.erase_area,
+        erase_ratio=a.erase_ratio,
+        cutout_px=a.cutout_px,
+        cutout_colour=(red, green, blue),
+    )
 
 
 def _source(recipe: Recipe, index: Index, view: View | None, workers: Workers, progress: Progress) -> tuple[Source, list[str]]:
@@ -166,27 +264,62 @@ def _source(recipe: Recipe, index: Index, view: View | None, workers: Workers, p
     return images, [f"{index.split}: {note}" for note in images.notes]
 
 
-def _resume(training: Training, total: int | None) -> None:
+def _resume(training: Training) -> None:
     """Takes over the newest valid checkpoint, if there is one, and cleans up after a save that was killed."""
-    folder = training.run.checkpoints
-    swept = checkpoint.sweep(folder)
-    found, complaints = checkpoint.newest(folder)
-    training.notes += [f"Passed over: {complaint}" for complaint in complaints]
-    training.notes += [f"Removed {name}, left by a save that was cut short." for name in swept]
-    if found is None:
+    state, recipe = training.state, training.recipe
+    with training.ranks.together():
+        found = _newest(training) if training.ranks.is_first else None
+    stamp = training.ranks.share(None if found is None else [found.step, _stamp(found.path)])
+    if stamp is None:
         return
-    training.state.restore(found)
-    state = training.state
-    if state.best is not None and state.best != training.run.best:  # a kill between a save and its best.json
-        write_json(training.run.path / "best.json", state.best)
-    if training.recipe.budget.time is not None:
-        share = state.elapsed_s / seconds(training.recipe.budget.time)
-        if share < 0.9:  # ended, and then given more time: --override budget.time
-            warmup = round(training.recipe.optim.warmup_epochs * training.steps_per_epoch)
+    with training.ranks.together():
+        if found is None:
+            found = _the_same(training, *stamp)
+        state.restore(found)
+    if training.ranks.is_first and state.best is not None and state.best != training.run.best:
+        write_json(training.run.path / "best.json", state.best)  # a kill came between a save and its best.json
+    total = _total_steps(recipe, training.steps_per_epoch)
+    warmup = round(recipe.optim.warmup_epochs * training.steps_per_epoch)
+    if recipe.budget.time is not None:
+        share = state.elapsed_s / seconds(recipe.budget.time)
+        if share < 0.9 and not 0 < recipe.budget.patience <= state.since_best:  # given more time: --override budget.time
             state.plan = budget.reopened(state.plan, state.step, share, warmup)
     if total is not None and state.plan.total_steps != total:
         training.notes.append(
             f"The schedule is laid anew over {total} steps instead of {state.plan.total_steps}, from step {state.step} on."
         )
-        warmup = min(round(training.recipe.optim.warmup_epochs * training.steps_per_epoch), total)
-        state.plan = budget.first_plan(total, warmup)
+        state.plan = budget.first_plan(total, min(warmup, total))
+
+
+def _newest(training: Training) -> checkpoint.Checkpoint | None:
+    """The newest valid checkpoint on the disk, after cleaning up."""
+    folder = training.run.checkpoints
+    swept = checkpoint.sweep(folder)
+    found, complaints = checkpoint.newest(folder)
+    training.notes += [f"Passed over: {complaint}" for complaint in complaints]
+    training.notes += [f"Removed {name}, left by a save that was cut short." for name in swept]
+    return found
+
+
+def _the_same(training: Training, step: int, stamp: str) -> checkpoint.Checkpoint:
+    """The checkpoint that the first process chose. Raises CheckpointError when this process does not see the same one."""
+    path = training.run.checkpoints / f"step-{step}"
+    if not (path / "manifest.json").is_file() or _stamp(path) != stamp:
+        raise CheckpointError(
+            f"{path}: not the checkpoint that the first process goes on from. All processes need the same run folder: "
+            "put --out on a disk that all of them see."
+        )
+    return checkpoint.read(path)
+
+
+def _stamp(path: Path) -> str:
+    return sha256_file(path / "manifest.json")
+
+
+def _total_steps(recipe: Recipe, per_epoch: int) -> int | None:
+    """Optimiser steps of the budget; None for a time budget. Raises UserError when there is none."""
+    b = recipe.budget
+    total = b.steps if b.steps is not None else (round(b.epochs * per_epoch) if b.epochs is not None else None)
+    if total == 0:
+        raise UserError(f"budget.epochs: {b.epochs} epochs of {per_epoch} steps are less than one step.")
+    return total

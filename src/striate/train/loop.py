@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,20 +18,23 @@ from striate import machine
 from striate.data import resident
 from striate.data.layouts.detect import open_data
 from striate.data.layouts.splits import Splits
-from striate.data.loader import Workers, train_batches
-from striate.errors import DONE, TO_BE_CONTINUED, DataError, NonFiniteError, ResourceError, StriateError
-from striate.files import write_json
+from striate.data.loader import Batch, Workers, train_batches
+from striate.errors import DONE, TO_BE_CONTINUED, DataError, Interrupted, NonFiniteError, ResourceError, StriateError
 from striate.models import weights
+from striate.ranks import Ranks, local_rank
 from striate.recipe import Recipe, seconds
-from striate.run import checkpoint
 from striate.run.folder import Run
 from striate.run.log import Record
+from striate.run.writer import Copy, Writer
 from striate.train import bad_images, budget, schedule, scoring
-from striate.train.budget import Clock, Costs, Interrupted, Stop
+from striate.train.budget import Clock, Costs, Stop
 from striate.train.build import Training, build
 from striate.train.pace import Pace
 from striate.train.step import Outcome
 from striate.train.vitals import peak_memory_bytes
+
+# The newest checkpoints that stay, beside the best one.
+KEPT = 2
 
 
 def steps(
@@ -42,19 +46,24 @@ def steps(
     workers: str = "auto",
     stop: Stop | None = None,
     progress: Callable[[int, int], None] | None = None,
+    ranks: Ranks | None = None,
+    copy: Copy | None = None,
 ) -> Generator[Record]:
     """Trains to the end of the budget, or until `stop` asks; yields a Record whenever there is something to tell.
 
     recipe: resolved; run: a prepared run folder (see `sitting.prepare`), locked by the caller. The last record
     is of kind "end"; its `exit_code` is 0 (done) or 75 (saved, to be continued).
+    ranks: this process among those of the training; each runs this loop and yields the same records, the first one writes.
+    copy: called with each checkpoint that is on the disk (see `run.writer`).
     Raises DataError (bad images under the policy "fail"), NonFiniteError, ResourceError, CheckpointError.
     """
-    stop = stop or Stop()
-    where = machine.choose_device(device)
+    stop, ranks = stop or Stop(), ranks or Ranks()
+    where = machine.choose_device(device, local_rank())
     splits = splits or open_data(run.data["path"], recipe.data.val_share)
-    with machine.determinism(recipe.optim.deterministic):
+    with machine.determinism(recipe.optim.deterministic), contextlib.ExitStack() as ending:
         try:
-            training = build(recipe, run, splits, where, Workers.parse(workers), stop.watching(progress))
+            with ranks.together():
+                training = build(recipe, run, splits, where, Workers.parse(workers), ranks, stop.watching(progress))
         except Interrupted as error:
             cut = {"reason": f"{error} while reading images", "exit_code": TO_BE_CONTINUED, "elapsed_s": 0.0}
             yield Record("end", run.status["step"], cut)
@@ -66,94 +75,180 @@ def steps(
         pace = Pace(scoring.cost_steps(training))
         pace.remember(state.pace)
         lr = 0.0
+        first_step = state.step
         saved_step, saved_at = (state.step if state.step else -1), time.monotonic()
+        writer = Writer(run.checkpoints, KEPT, copy)
+        ending.callback(writer.close)
         batches = train_batches(
-            training.source, training.train, training.augmentation, training.order, state.step, None, training.workers
+            training.source,
+            training.train,
+            training.augmentation,
+            training.order,
+            state.step,
+            None,
+            training.workers,
         )
-        with contextlib.closing(batches):
-            try:
-                while True:
-                    finished = state.step >= state.plan.total_steps or _time_is_up(limit_s, clock, pace)
-                    reason = stop.reason(pace.reserve_s())
+        ending.callback(batches.close)
+        is_between_steps = True
+        try:
+            while True:
+                # ------------------------------------------------ what is due, in all processes alike
+                yield from _told(training, writer, pace)
+                turn = _turn(training, stop, limit_s, clock, pace, saved_at)
+                finished, reason = turn.finished, turn.reason
 
-                    # ------------------------------------------------ score
-                    scored_now = False
-                    if reason is None and scoring.evaluation_due(training, finished, limit_s, clock, pace):
-                        began = time.monotonic()
-                        records = scoring.evaluate(training, stop, pace)
-                        if records is None:
-                            reason = stop.reason(pace.reserve_s())
-                        else:
-                            yield from records
-                            pace.evaluated(time.monotonic() - began)
-                            scored_now = True
-
-                    # ------------------------------------------------ save, and with a time budget plan anew
-                    due = time.monotonic() - saved_at >= b.save_every_s or _plan_due(training, limit_s, clock, pace)
-                    # A step that was saved without its evaluation, because the sitting had to end, is saved again with it.
-                    if scored_now or (state.step != saved_step and (finished or reason or due)):
-                        if limit_s is not None and not finished and pace.step_s > 0:  # else nothing is measured yet
-                            state.plan = _replanned(training, limit_s, clock, pace)
-                            pace.planned(clock.elapsed_s())
-                            yield Record("plan", state.step, state.plan.to_plain())
-                        if limit_s is not None and finished:
-                            state.plan = budget.ended(state.plan, state.step)
-                        state.elapsed_s, state.pace = clock.elapsed_s(), pace.measured()
-                        saved_step, saved_at = state.step, time.monotonic()  # first: a save that fails is not tried again
-                        saved = _save(training)
-                        pace.save_s = saved.seconds
-                        yield Record(
-                            "checkpoint",
-                            state.step,
-                            {"name": saved.path.name, "seconds": saved.seconds, "bytes": saved.size_bytes},
-                        )
-                        yield from _rotated(training)
-
-                    # ------------------------------------------------ end
-                    if finished or reason:
-                        done = finished and reason is None
-                        facts: dict[str, Any] = {
-                            "lr": lr,
-                            "reason": "done" if done else reason,
-                            "exit_code": DONE if done else TO_BE_CONTINUED,
-                            "elapsed_s": clock.elapsed_s(),
-                        }
-                        yield Record("end", state.step, facts)
-                        return
-
-                    # ------------------------------------------------ step
-                    asked = time.monotonic()
-                    batch = next(batches)
-                    clock.start()
-                    pace.waited(time.monotonic() - asked)
-                    yield from bad_images.account(training, batch.bad)
-                    look = (state.step + 1) % b.log_every == 0 or state.step == 0
-                    lr = _rate(training)
-                    outcome = training.step(batch, state.step, lr, look)
-                    state.step += 1
-                    pace.stepped(len(batch.labels), time.monotonic() - asked)
-                    if outcome.skipped is None:
-                        state.skipped_in_row = 0
-                        if state.average is not None:
-                            state.average.update(state.model)
+                # ------------------------------------------------ score
+                scored_now = False
+                if reason is None and turn.evaluate:
+                    began = time.monotonic()
+                    records = scoring.evaluate(training, stop, pace)
+                    if records is None:
+                        reason = ranks.any_of(stop.reason(pace.reserve_s()))
                     else:
-                        yield _skipped(training, outcome)
-                    if look and outcome.skipped is None:
-                        facts = _step_facts(training, outcome, lr) | pace.speed()
-                        yield Record("step", state.step, facts | {"elapsed_s": clock.elapsed_s()})
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not _is_about_memory(error):
-                    raise
-                raise ResourceError(_out_of_memory(training)) from error
-            except (DataError, ResourceError):
-                if state.step > saved_step:  # what stops the run now must not cost the steps since the last save
-                    with contextlib.suppress(StriateError):
-                        state.elapsed_s = clock.elapsed_s()
-                        _save(training)
+                        yield from records
+                        pace.evaluated(time.monotonic() - began)
+                        scored_now = True
+                        finished = finished or _out_of_patience(training)
+
+                # ------------------------------------------------ save, and with a time budget plan anew
+                # A step that was saved without its evaluation, because the sitting had to end, is saved again with it.
+                if scored_now or (state.step != saved_step and (finished or reason or turn.save)):
+                    if limit_s is not None and not finished and turn.settled:  # else nothing is measured yet
+                        state.plan = _replanned(training, limit_s, clock, pace)
+                        pace.planned(clock.elapsed_s())
+                        yield Record("plan", state.step, state.plan.to_plain())
+                    if finished:
+                        state.plan = budget.ended(state.plan, state.step)
+                    state.elapsed_s, state.pace = clock.elapsed_s(), pace.measured()
+                    saved_step, saved_at = state.step, time.monotonic()  # first: a save that fails is not tried again
+                    pace.stood_still(_save(training, writer))
+
+                # ------------------------------------------------ end
+                if finished or reason:
+                    yield from _told(training, writer, pace, wait=True)
+                    done = finished and reason is None
+                    facts: dict[str, Any] = {
+                        "lr": lr,
+                        "reason": _why_done(training) if done else reason,
+                        "exit_code": DONE if done else TO_BE_CONTINUED,
+                        "elapsed_s": clock.elapsed_s(),
+                    }
+                    yield Record("end", state.step, facts)
+                    return
+
+                # ------------------------------------------------ step
+                asked = time.monotonic()
+                batch, count = yield from _next(training, batches)
+                clock.start()
+                pace.waited(time.monotonic() - asked)
+                look = (state.step + 1) % b.log_every == 0 or state.step == 0
+                lr = _rate(training)
+                is_between_steps = False
+                outcome = training.step(batch, state.step, lr, look, count)
+                state.step += 1
+                pace.stepped(count, time.monotonic() - asked)
+                if outcome.skipped is None:
+                    state.skipped_in_row = 0
+                    if state.average is not None:
+                        state.average.update(state.model)
+                else:
+                    yield _skipped(training, outcome)
+                is_between_steps = True
+                if state.step == first_step + 1 and ranks.is_first:
+                    writer.reserve(state.tensors())
+                if look and outcome.skipped is None:
+                    facts = _step_facts(training, outcome, lr) | pace.speed()
+                    yield Record("step", state.step, facts | {"elapsed_s": clock.elapsed_s()})
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _is_about_memory(error):
                 raise
+            raise ResourceError(_out_of_memory(training)) from error
+        except (DataError, ResourceError):
+            if state.step > saved_step and is_between_steps:  # what stops the run now must not cost the steps since the last save
+                with contextlib.suppress(StriateError):
+                    state.elapsed_s = clock.elapsed_s()
+                    _save(training, writer)
+                    writer.poll(wait=True)
+            raise
 
 
 # ---------------------------------------------------------------- parts of the loop, in its order
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What is due before the next step. settled: whether the speed is known well enough to plan with."""
+
+    finished: bool
+    evaluate: bool
+    save: bool
+    settled: bool
+    reason: str | None
+
+
+def _turn(training: Training, stop: Stop, limit_s: float | None, clock: Clock, pace: Pace, saved_at: float) -> Turn:
+    """What is due. The first process looks at the clock, any may be asked to stop, and all do the same."""
+    state, ranks = training.state, training.ranks
+    reason = stop.reason(pace.reserve_s())
+    finished = evaluate = save = False
+    if ranks.is_first:
+        finished = state.step >= state.plan.total_steps or _time_is_up(limit_s, clock, pace) or _out_of_patience(training)
+        evaluate = scoring.evaluation_due(training, finished, limit_s, clock, pace)
+        save = time.monotonic() - saved_at >= training.recipe.budget.save_every_s or _plan_due(training, limit_s, clock, pace)
+    found = ranks.most([finished, evaluate, save, pace.step_s > 0 and ranks.is_first, reason is not None])
+    if found[4]:
+        reason = ranks.any_of(reason)
+    return Turn(bool(found[0]), bool(found[1]), bool(found[2]), bool(found[3]), reason)
+
+
+def _next(training: Training, batches: Iterator[Batch]) -> Generator[Record, None, tuple[Batch, int]]:
+    """This process' part of the next batch, and how many images all parts have; bad images are accounted for.
+
+    Trouble with it in one process is trouble in all.
+    """
+    ranks, error, batch = training.ranks, None, None
+    try:
+        batch = next(batches)
+    except StriateError as caught:
+        error = caught
+    count, bad, troubles = ranks.total([len(batch or ()), len(batch.bad) if batch else 0, error is not None])
+    if troubles:
+        ranks.raise_any(error)
+    assert batch is not None
+    if bad:
+        found = [(key, reason) for one in ranks.exchange(list(batch.bad)) for key, reason in one]
+        yield from bad_images.account(training, found)
+    return batch, count
+
+
+def _told(training: Training, writer: Writer, pace: Pace, wait: bool = False) -> Iterator[Record]:
+    """The checkpoint that came to the disk meanwhile. A save that failed in the first process stops all of them."""
+    ranks, error, written = training.ranks, None, None
+    if ranks.is_first:
+        try:
+            written = writer.poll(wait)
+        except StriateError as caught:
+            error = caught
+    if ranks.most([error is not None])[0]:
+        ranks.raise_any(error)
+    if written is not None:
+        saved = written.saved
+        pace.saved(saved.seconds)
+        facts = {"name": saved.path.name, "seconds": saved.seconds, "bytes": saved.size_bytes, "stall_s": pace.stall_s}
+        yield Record("checkpoint", written.step, facts)
+        for complaint in written.complaints:
+            yield Record("note", written.step, {"text": complaint})
+
+
+def _out_of_patience(training: Training) -> bool:
+    """Whether so many evaluations brought nothing better that the training ends early."""
+    patience = training.recipe.budget.patience
+    return 0 < patience <= training.state.since_best
+
+
+def _why_done(training: Training) -> str:
+    since = training.state.since_best
+    return f"no better top-1 in {since} evaluations (--patience)" if _out_of_patience(training) else "done"
 
 
 def _introduction(training: Training) -> Iterator[Record]:
@@ -168,6 +263,7 @@ def _introduction(training: Training) -> Iterator[Record]:
         "precision": o.precision,
         "threads": torch.get_num_threads(),
         "workers": str(training.workers),
+        "processes": training.ranks.world,
         "resident": training.recipe.data.resident == "yes",
         "batch_size": o.batch_size,
         "steps_per_epoch": training.steps_per_epoch,
@@ -188,7 +284,8 @@ def _introduction(training: Training) -> Iterator[Record]:
 def _rate(training: Training) -> float:
     """The learning rate of the next step."""
     state, o = training.state, training.recipe.optim
-    return o.lr * schedule.share(
+    peak = schedule.peak(o.lr, o.lr_scaling, o.batch_size, o.lr_batch_size)
+    return peak * schedule.share(
         o.schedule,
         step=state.step,
         epoch=state.step / training.steps_per_epoch,
@@ -198,6 +295,12 @@ def _rate(training: Training) -> float:
         drop_factor=o.drop_factor,
         inverse_decay=o.inverse_decay,
         final=o.final_lr,
+        drops=state.plateau.drops,
+        decay_factor=o.decay_factor,
+        decay_epochs=o.decay_epochs,
+        power=o.power,
+        restart_epochs=o.restart_epochs,
+        restart_factor=o.restart_factor,
     )
 
 
@@ -238,7 +341,7 @@ def _replanned(training: Training, limit_s: float, clock: Clock, pace: Pace) -> 
     """The plan that uses up the time budget from here on."""
     state = training.state
     every = max(1, round(training.recipe.budget.evaluate_epochs * training.steps_per_epoch))
-    costs = Costs(pace.step_s, pace.evaluation_s, pace.save_s, pace.plans_left(limit_s, clock.elapsed_s()))
+    costs = Costs(pace.step_s, pace.evaluation_s, pace.stall_s, pace.plans_left(limit_s, clock.elapsed_s()))
 
     def evaluations_left(total: int) -> int:
         wanted = total // every - state.step // every + 1
@@ -247,32 +350,25 @@ def _replanned(training: Training, limit_s: float, clock: Clock, pace: Pace) -> 
 
     remaining = limit_s * budget.AIM - clock.elapsed_s() - pace.save_s
     warmup = round(training.recipe.optim.warmup_epochs * training.steps_per_epoch)
-    return budget.replan(state.plan, state.step, remaining, costs, evaluations_left, warmup)
+    plan = budget.replan(state.plan, state.step, remaining, costs, evaluations_left, warmup)
+    return budget.Plan(**training.ranks.share(plan.to_plain()))
 
 
-def _save(training: Training) -> checkpoint.Saved:
-    """Writes a checkpoint and then best.json, so that the best one always exists when it is named."""
+def _save(training: Training, writer: Writer) -> float:
+    """Begins a checkpoint, in the first process. Returns the seconds that the training stood still."""
+    if not training.ranks.is_first:
+        return 0.0
+    began = time.monotonic()
     state = training.state
-    state.refuse_non_finite()
     facts = state.numbers() | {
         "recipe": training.recipe.hash,
         "classes": training.classes.hash,
         "data": training.train.fingerprint,
         "seed": training.recipe.optim.seed,
-        "environment": machine.describe(training.device),
+        "environment": machine.describe(training.device) | {"processes": training.ranks.world},
     }
-    variant = weights.variant_of(state.model)
-    saved = checkpoint.save(training.run.checkpoints, state.step, state.tensors(), facts, variant)
-    if state.best is not None:
-        write_json(training.run.path / "best.json", state.best)
-    return saved
-
-
-def _rotated(training: Training) -> Iterator[Record]:
-    best = training.state.best
-    step = training.state.step
-    for complaint in checkpoint.rotate(training.run.checkpoints, step, 2, best["step"] if best else None):
-        yield Record("note", step, {"text": complaint})
+    writer.begin(state.step, state.tensors(), facts, weights.variant_of(state.model), state.best)
+    return time.monotonic() - began
 
 
 def _skipped(training: Training, outcome: Outcome) -> Record:

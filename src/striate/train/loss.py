@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
@@ -30,13 +33,78 @@ def heads(outputs: object) -> dict[str, torch.Tensor]:
     )
 
 
-def per_head(outputs: dict[str, torch.Tensor], labels: torch.Tensor, smoothing: float) -> dict[str, torch.Tensor]:
+def per_head(
+    outputs: dict[str, torch.Tensor],
+    labels: torch.Tensor,
+    smoothing: float,
+    class_weights: torch.Tensor | None = None,
+    partner_labels: torch.Tensor | None = None,
+    share: torch.Tensor | float | None = None,
+) -> dict[str, torch.Tensor]:
     """Mean cross-entropy of each head over the batch, in float32.
 
     outputs: {head: [B, K] logits}. labels: [B] int64 in 0..K-1. smoothing: weight of the uniform target, 0..1.
-    Source: Szegedy et al. 2016, section 7 (smoothing).
+    class_weights: [K] float32, with a mean of 1 over the training images as `balanced_weights` and `given_weights` have
+    it. The sum over the batch is divided by its images, not by their weights as torch does: so an image counts the same
+    in whatever micro-batch or process it is computed.
+    partner_labels, share: of a mixed batch, [B] int64 and one number or [B] in 0..1: share of `labels` in the target;
+    the rest is the partner's.
+    Source: Szegedy et al. 2016, section 7 (smoothing); Zhang et al. 2018, section 2 (two labels).
     """
-    return {name: functional.cross_entropy(logits.float(), labels, label_smoothing=smoothing) for name, logits in outputs.items()}
+    result = {}
+    for name, logits in outputs.items():
+        if partner_labels is None:
+            result[name] = _cross_entropy(logits, labels, smoothing, class_weights, "mean")
+            continue
+        assert share is not None, "partner_labels without share"
+        own_B = _cross_entropy(logits, labels, smoothing, class_weights, "none")
+        partners_B = _cross_entropy(logits, partner_labels, smoothing, class_weights, "none")
+        result[name] = (share * own_B + (1 - share) * partners_B).mean()
+    return result
+
+
+def _cross_entropy(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    smoothing: float,
+    class_weights: torch.Tensor | None,
+    over: Literal["mean", "none"],
+) -> torch.Tensor:
+    """Cross-entropy in float32, of each image [B] or their mean: the sum over the number of images."""
+    if class_weights is None or over == "none":
+        return functional.cross_entropy(logits.float(), labels, class_weights, reduction=over, label_smoothing=smoothing)
+    whole = functional.cross_entropy(logits.float(), labels, class_weights, reduction="sum", label_smoothing=smoothing)
+    return whole / len(labels)
+
+
+def balanced_weights(labels_N: NDArray[np.int32], class_count: int) -> torch.Tensor:
+    """A weight for each class by which all classes count the same: N / (K images of the class).
+
+    labels_N: [N] of the training images. class_count: K. Returns [K] float32 with a mean of 1 over the images. A class
+    without any image has 0 and is not among the K, else that mean would be less.
+    Source: King and Zeng 2001 (weighting), in the form of scikit-learn's "balanced".
+    """
+    counts_K = np.bincount(labels_N, minlength=class_count)
+    weights_K = len(labels_N) / (np.count_nonzero(counts_K) * np.maximum(counts_K, 1))
+    return torch.from_numpy(np.where(counts_K > 0, weights_K, 0.0).astype(np.float32))
+
+
+def given_weights(weights: tuple[float, ...], labels_N: NDArray[np.int32], class_count: int) -> torch.Tensor:
+    """Weights as the recipe gives them, in the order of classes.json, scaled to a mean of 1 over the training images.
+
+    So only their ratios matter, and the learning rate means what it means without weights. Returns [K] float32.
+    Raises UserError when there is not one for each class, or when all images weigh nothing.
+    """
+    if len(weights) != class_count:
+        raise UserError(
+            f"loss.class_weights: found {len(weights)} numbers, expected {class_count}: one for each class, "
+            "in the order of classes.json."
+        )
+    weights_K = np.asarray(weights, dtype=np.float64)
+    mean = weights_K[labels_N].mean()
+    if mean == 0:
+        raise UserError("loss.class_weights: every class that has training images has weight 0; give one of them more.")
+    return torch.from_numpy((weights_K / mean).astype(np.float32))
 
 
 def total(losses: dict[str, torch.Tensor], aux_weight: float, l2: float, penalised: list[nn.Parameter]) -> torch.Tensor:

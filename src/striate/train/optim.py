@@ -7,39 +7,62 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from striate.errors import CheckpointError
+from striate.errors import CheckpointError, UserError
+from striate.train.lamb import Lamb
+from striate.train.momentum import Momentum
+
+Name = Literal["sgd", "sgd-alexnet", "rmsprop", "adam", "adamw", "lars", "lamb"]
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
 
 
 def build(
     model: nn.Module,
-    name: Literal["sgd", "adam", "adamw"],
+    name: Name,
     *,
     lr: float,
     momentum: float,
     nesterov: bool,
     betas: tuple[float, float],
     eps: float,
+    rms_decay: float,
+    trust: float,
     weight_decay: float,
     decay_all: bool,
 ) -> torch.optim.Optimizer:
     """The optimiser over a model's trainable parameters.
 
-    decay_all False: biases and the parameters of normalisation layers get no weight decay.
-    Source of the split: He et al. 2019, "Bag of Tricks", section 3.1.
+    decay_all False: biases and the parameters of normalisation layers get no weight decay, and with lars and lamb no
+    rate of their own either: their norms say little about the step they can take.
+    rmsprop is torch's: eps is added to the root of the mean square, and the rate multiplies the momentum. TensorFlow
+    adds eps under the root and lets the mean square start at 1, so that an eps of 1 means another thing there.
+    Raises UserError for Nesterov's momentum with another optimiser than sgd.
+    Source of the split: He et al. 2019, "Bag of Tricks", section 3.1; for lars and lamb it is timm's rule.
     """
+    if nesterov and name != "sgd":
+        raise UserError(f"optim.nesterov is a form of sgd's momentum and does nothing for {name}: add --optim.no-nesterov.")
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     spared = set() if decay_all else _spared(model)
-    groups: list[dict[str, Any]] = [
-        {"params": [parameter for parameter in trainable if parameter not in spared], "weight_decay": weight_decay},
-        {"params": [parameter for parameter in trainable if parameter in spared], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
+    decayed = {"params": [parameter for parameter in trainable if parameter not in spared], "weight_decay": weight_decay}
+    plain = {"params": [parameter for parameter in trainable if parameter in spared], "weight_decay": 0.0}
+    if name == "lars":
+        return Momentum(_filled(decayed | {"trust": trust}, plain | {"trust": None}), lr=lr, momentum=momentum)
+    if name == "lamb":
+        return Lamb(_filled(decayed | {"adapted": True}, plain | {"adapted": False}), lr=lr, betas=betas, eps=eps)
+    if name == "sgd-alexnet":
+        return Momentum(_filled(decayed | {"trust": None}, plain | {"trust": None}), lr=lr, momentum=momentum)
+    groups = _filled(decayed, plain)
     if name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
+    if name == "rmsprop":
+        return torch.optim.RMSprop(groups, lr=lr, alpha=rms_decay, eps=eps, momentum=momentum)
     kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
     return kind(groups, lr=lr, betas=betas, eps=eps)
+
+
+def _filled(*groups: dict[str, Any]) -> list[dict[str, Any]]:
+    """The groups that have parameters."""
+    return [group for group in groups if group["params"]]
 
 
 def _spared(model: nn.Module) -> set[nn.Parameter]:

@@ -24,6 +24,7 @@ class Pace:
 
     def __init__(self, guessed_evaluation_steps: float) -> None:
         self.save_s = 0.5
+        self.stall_s = 0.05
         self._evaluation_s: float | None = None
         self._evaluation_steps = guessed_evaluation_steps
         self._durations: deque[float] = deque(maxlen=200)
@@ -55,6 +56,14 @@ class Pace:
     def measured(self) -> dict[str, float | None]:
         """What the next sitting starts with: step_s, evaluation_s."""
         return {"step_s": self.step_s or None, "evaluation_s": self._evaluation_s}
+
+    def saved(self, duration_s: float) -> None:
+        """A checkpoint took that long until it was on the disk, most of it beside the training."""
+        self.save_s = duration_s
+
+    def stood_still(self, duration_s: float) -> None:
+        """The training stood still that long for a checkpoint."""
+        self.stall_s = duration_s
 
     def evaluated(self, duration_s: float) -> None:
         """An evaluation of everything that is scored took that long."""

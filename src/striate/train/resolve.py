@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from striate import machine
 from striate.data import decode, resident, views
+from striate.data.augment import colour
 from striate.data.index import Index
 from striate.data.layouts.splits import Splits
 from striate.errors import DataError
 from striate.recipe import Recipe, change
-from striate.view import IMAGENET_MEAN, IMAGENET_STD, View
+from striate.view import IMAGENET_GREY_MEAN, IMAGENET_GREY_STD, IMAGENET_MEAN, IMAGENET_STD, View
 
 # Images that the set's mean and deviation are measured on, evenly spread over the training set.
 STATISTICS_IMAGES = 4096
@@ -58,52 +60,84 @@ def resolve(recipe: Recipe, splits: Splits, device: torch.device, keeps_orientat
             f"--data.resident {recipe.data.resident}: decoded, the training images take about {needed / 1e9:.2f} GB; "
             f"up to {resident.MEMORY_SHARE:.0%} of the free memory is used for that."
         )
+    is_grey = recipe.data.colour == "grey"
     view = View(
         size_px=recipe.data.size_px,
         fit=recipe.data.fit,
         resize_px=recipe.data.size_px if recipe.data.fit == "squash" else round(recipe.data.size_px / recipe.data.crop_share),
         interpolation=recipe.data.interpolation,
         exif=recipe.data.exif == "on",
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
+        mean=IMAGENET_GREY_MEAN if is_grey else IMAGENET_MEAN,
+        std=IMAGENET_GREY_STD if is_grey else IMAGENET_STD,
+        colour=recipe.data.colour,
     )
-    mean, std = _normalisation(recipe, splits.train, view)
+    a = recipe.augment
+    wants_axes = a.lighting > 0 and a.lighting_from == "dataset" and not a.lighting_axes
+    wants_moments = wants_axes or recipe.data.normalise in ("dataset", "dataset-mean")
+    moments = pixel_moments(splits.train, view) if wants_moments else None
+    if wants_axes and moments is not None:
+        recipe = change(recipe, {"augment.lighting_axes": colour.principal_axes(moments.covariance_CC)})
+        notes.append(
+            f"--augment.lighting_axes: the principal axes of pixel colours, from {moments.images:,} training images; "
+            f"the first carries {moments.first_share:.0%} of the variance."
+        )
+    mean, std = _normalisation(recipe, view, moments)
     return Resolved(recipe, View.from_json({**view.to_json(), "mean": list(mean), "std": list(std)}), tuple(notes))
 
 
-def _normalisation(recipe: Recipe, train: Index, view: View) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _normalisation(recipe: Recipe, view: View, moments: Moments | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if recipe.data.normalise == "imagenet":
-        return IMAGENET_MEAN, IMAGENET_STD
+        return view.mean, view.std
     if recipe.data.normalise == "divide":
-        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    mean, std = pixel_statistics(train, view)
+        return (0.0,) * view.channels, (1.0,) * view.channels
+    assert moments is not None
+    mean = tuple(float(round(value, 6)) for value in moments.mean_C)
+    std = tuple(float(max(round(value, 6), 1e-3)) for value in np.sqrt(np.maximum(np.diag(moments.covariance_CC), 0)))
     if recipe.data.normalise == "dataset-mean":
-        return mean, (1 / 255, 1 / 255, 1 / 255)  # pixels stay in 0..255, only the mean goes
+        return mean, (1 / 255,) * view.channels  # pixels stay in 0..255, only the mean goes
     return mean, std
 
 
-def pixel_statistics(index: Index, view: View) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel in 0..1, over up to STATISTICS_IMAGES images as the View cuts them.
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Pixel colours of a sample of images, in 0..1 by the network's channels: mean [C], covariance [C, C], how many images."""
 
-    Unreadable images are left out (the bad-image policy meets them later).
+    mean_C: NDArray[np.float64]
+    covariance_CC: NDArray[np.float64]
+    images: int
+
+    @property
+    def first_share(self) -> float:
+        """Share of the variance along the first principal axis."""
+        variances_C = np.linalg.eigvalsh(self.covariance_CC)
+        return float(variances_C[-1] / max(variances_C.sum(), 1e-12))
+
+
+def pixel_moments(index: Index, view: View) -> Moments:
+    """Measured over up to STATISTICS_IMAGES images as the View cuts them.
+
+    Unreadable ones are left out (the bad-image policy meets them later). Raises DataError when none can be read.
     """
     rows = np.unique(np.linspace(0, len(index) - 1, min(STATISTICS_IMAGES, len(index))).astype(np.int64))
 
-    def sums(row: int) -> np.ndarray | None:
+    def sums(row: int) -> NDArray[np.float64] | None:
+        """Sums of 1, of the colours and of their products: with 1 as a channel before the others, one matrix."""
         try:
-            pixels = views.apply(decode.load(index.path(row), view.exif), view).astype(np.float64) / 255
+            pixels_SS3 = views.apply(decode.load(index.path(row), view.exif), view)
         except decode.BadImage:
             return None
-        return np.stack([pixels.sum((0, 1)), np.square(pixels).sum((0, 1)), np.full(3, pixels.shape[0] * pixels.shape[1])])
+        levels_CSS = view.levels(torch.from_numpy(pixels_SS3.copy()).permute(2, 0, 1)[None])[0].numpy()
+        colours_CP = levels_CSS.reshape(view.channels, -1).astype(np.float64) / 255
+        with_one = np.concatenate([np.ones_like(colours_CP[:1]), colours_CP])
+        return np.asarray(with_one @ with_one.T)
 
     with ThreadPoolExecutor(machine.cores()) as pool:
         found = [one for one in pool.map(sums, rows.tolist()) if one is not None]
     if not found:
         raise DataError(f"{index.root}: none of {len(rows)} training images could be read, so their mean is unknown.")
     total = np.sum(found, axis=0)
-    mean = total[0] / total[2]
-    std = np.sqrt(np.maximum(total[1] / total[2] - mean**2, 1e-12))
-    return tuple(float(round(value, 6)) for value in mean), tuple(float(max(round(value, 6), 1e-3)) for value in std)
+    mean_C = total[0, 1:] / total[0, 0]
+    return Moments(mean_C, total[1:, 1:] / total[0, 0] - np.outer(mean_C, mean_C), len(found))
 
 
 def median_side_px(index: Index) -> int:

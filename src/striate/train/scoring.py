@@ -7,16 +7,19 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from striate import machine
 from striate.data.loader import Batch, ordered_batches
-from striate.errors import DataError
+from striate.data.order import bounds
+from striate.errors import DataError, Interrupted
 from striate.evaluate import metrics
 from striate.evaluate.predict import predict, scoring_batch_size
 from striate.run.log import Record
 from striate.train import bad_images
-from striate.train.budget import Clock, Interrupted, Stop
+from striate.train.budget import Clock, Stop
 from striate.train.build import Images, Training
 from striate.train.pace import Pace
 
@@ -68,7 +71,12 @@ def evaluate(training: Training, stop: Stop, pace: Pace) -> list[Record] | None:
             facts |= {"split": images.split, "weights": weights, "epoch": state.step / training.steps_per_epoch}
             records.append(Record("evaluation", state.step, facts))
             deciding = weights == ("EMA" if state.average is not None else "raw")
-            if images.split == judge and deciding and (state.best is None or facts["top1"] > state.best["top1"]):
+            if images.split != judge or not deciding:
+                continue
+            state.plateau = state.plateau.seen(facts["top1"], training.recipe.optim.plateau)
+            state.since_best += 1
+            if state.best is None or facts["top1"] > state.best["top1"]:
+                state.since_best = 0
                 state.best = {
                     "step": state.step,
                     "checkpoint": f"step-{state.step}",
@@ -84,43 +92,67 @@ def evaluate(training: Training, stop: Stop, pace: Pace) -> list[Record] | None:
 
 
 def _score(training: Training, images: Images, model: torch.nn.Module, stop: Stop, pace: Pace) -> dict[str, Any] | None:
+    """Scores a set, each process its part of the rows: every image once, whatever the number of processes."""
     began = time.monotonic()
-    o = training.recipe.optim
+    ranks, index = training.ranks, images.index
+    bad: list[tuple[str, str]] = []
+    try:
+        with ranks.together():
+            rows_N4, bad = _scored_rows(training, images, model, stop, pace)
+    except Interrupted:
+        return None
+    bad = [(key, reason) for one in ranks.exchange(bad) for key, reason in one]
+    rows_N4 = ranks.collect(rows_N4)
+    used = len(rows_N4)
+    if len(np.unique(rows_N4[:, 0])) != used or used + len(bad) != len(index):
+        raise RuntimeError(
+            f"{index.root}: {used} images scored and {len(bad)} bad of {len(index)}; some were counted twice or not."
+        )
+    bad_images.refuse(training, bad, len(index))
+    if not used:
+        raise DataError(f"{index.root}: none of the {len(index)} images of the {images.split} set can be read.")
+    right = int(rows_N4[:, 1].sum())
+    low, high = metrics.wilson(right, used)
+    return {
+        "top1": right / used,
+        "top1_interval": [low, high],
+        "top5_k": min(5, len(training.classes.ids)),
+        "top5": int(rows_N4[:, 2].sum()) / used,
+        "loss": float(rows_N4[:, 3].mean()),
+        "expected": len(index),
+        "used": used,
+        "bad": len(bad),
+        "seconds": time.monotonic() - began,
+    }
+
+
+def _scored_rows(
+    training: Training, images: Images, model: torch.nn.Module, stop: Stop, pace: Pace
+) -> tuple[NDArray[np.float64], list[tuple[str, str]]]:
+    """This process' part of a set: [n, 4] row of the index, top-1 hit, top-5 hit, loss in nats; and its bad images.
+
+    Raises Interrupted when `stop` asks.
+    """
+    ranks, o = training.ranks, training.recipe.optim
+    first, last = bounds(len(images.index), ranks.world)[ranks.rank]
     size = scoring_batch_size(training.view)
-    batches = ordered_batches(images.source, images.index, training.view, None, size, training.workers)
+    batches = ordered_batches(images.source, images.index, training.view, np.arange(first, last), size, training.workers)
+    rows: list[NDArray[np.int64]] = []
 
     def until_stopped() -> Iterator[Batch]:
         with contextlib.closing(batches):
             for batch in batches:
-                if stop.reason(pace.reserve_s()):
-                    raise Interrupted
+                if reason := stop.reason(pace.reserve_s()):
+                    raise Interrupted(reason)
+                rows.append(batch.indices.numpy())
                 yield batch
 
-    try:
-        found, bad = predict(
-            model,
-            until_stopped(),
-            training.view,
-            training.device,
-            machine.choose_precision(o.precision, training.device),
-            training.classes,
-            o.channels_last,
-        )
-    except Interrupted:
-        return None
-    bad_images.refuse(training, bad, len(images.index))
+    if first == last:
+        return np.zeros((0, 4)), []
+    precision = machine.choose_precision(o.precision, training.device)
+    found, bad = predict(model, until_stopped(), training.view, training.device, precision, training.classes, o.channels_last)
     if not len(found.labels):
-        raise DataError(f"{images.index.root}: none of the {len(images.index)} images of the {images.split} set can be read.")
-    right = int(metrics.hits(found.scores, found.labels, 1).sum())
-    low, high = metrics.wilson(right, len(found.labels))
-    return {
-        "top1": right / len(found.labels),
-        "top1_interval": [low, high],
-        "top5_k": min(5, found.scores.shape[1]),
-        "top5": float(metrics.hits(found.scores, found.labels, 5).mean()),
-        "loss": metrics.cross_entropy(found.scores, found.labels, "logits"),
-        "expected": len(images.index),
-        "used": len(found.labels),
-        "bad": len(bad),
-        "seconds": time.monotonic() - began,
-    }
+        return np.zeros((0, 4)), bad
+    losses_n = -np.take_along_axis(metrics.log_probabilities(found.scores), found.labels[:, None], axis=1)[:, 0]
+    hits = [metrics.hits(found.scores, found.labels, k) for k in (1, 5)]
+    return np.column_stack([np.concatenate(rows), *hits, losses_n]).astype(np.float64), bad

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
-from striate.errors import CheckpointError, NonFiniteError
+from striate.errors import CheckpointError
 from striate.models import weights
 from striate.run.checkpoint import Checkpoint, Tensors
 from striate.train import optim
 from striate.train.average import Average
 from striate.train.budget import Plan
+from striate.train.schedule import Plateau
 
 
 @dataclass
@@ -21,7 +22,8 @@ class State:
     """Where a training stands between two steps.
 
     step: optimiser steps done (skipped ones count). elapsed_s: training time over all sittings.
-    evaluated_step: step of the last evaluation, -1 before the first. bad: images that could not be read, with
+    evaluated_step: step of the last evaluation, -1 before the first. since_best: evaluations since the best one.
+    plateau: what the schedule of that name counts. bad: images that could not be read, with
     reason. best: step, top1, weights, checkpoint, loss of the best evaluation. skipped, skipped_in_row: steps not taken for
     non-finite numbers, in all and in a row. pace: measured durations, for the plan of the next sitting.
     """
@@ -37,11 +39,24 @@ class State:
     evaluations: int = 0
     skipped: int = 0
     skipped_in_row: int = 0
+    since_best: int = 0
+    plateau: Plateau = field(default_factory=Plateau)
     bad: dict[str, str] = field(default_factory=dict)
     best: dict[str, Any] | None = None
     pace: dict[str, float | None] = field(default_factory=dict)
 
-    NUMBERS = ("step", "elapsed_s", "evaluated_step", "evaluations", "skipped", "skipped_in_row", "bad", "best", "pace")
+    NUMBERS = (
+        "step",
+        "elapsed_s",
+        "evaluated_step",
+        "evaluations",
+        "skipped",
+        "skipped_in_row",
+        "since_best",
+        "bad",
+        "best",
+        "pace",
+    )
 
     def tensors(self) -> dict[str, Tensors]:
         """Tensors by file: model (weights and buffers), optimizer, and ema if one is kept."""
@@ -55,6 +70,7 @@ class State:
         return {
             **{name: getattr(self, name) for name in self.NUMBERS},
             "plan": self.plan.to_plain(),
+            "plateau": asdict(self.plateau),
             "optimizer_tensors": len(optim.named_state(self.model, self.optimizer)),
             "ema_updates": self.average.updates if self.average is not None else None,
             "scaler": self.scaler.state_dict() if self.scaler.is_enabled() else None,
@@ -63,7 +79,7 @@ class State:
     def restore(self, saved: Checkpoint) -> None:
         """Takes over a checkpoint. Raises CheckpointError naming any part that is missing or does not fit."""
         where = str(saved.path)
-        wanted = [*self.NUMBERS, "plan", "optimizer_tensors", "ema_updates", "scaler"]
+        wanted = [*self.NUMBERS, "plan", "plateau", "optimizer_tensors", "ema_updates", "scaler"]
         missing = [name for name in wanted if name not in saved.state]
         if self.average is not None and (saved.ema is None or saved.state.get("ema_updates") is None):
             missing.append("ema.safetensors")
@@ -88,15 +104,4 @@ class State:
         for name in self.NUMBERS:
             setattr(self, name, saved.state[name])
         self.plan = Plan(**saved.state["plan"])
-
-    def refuse_non_finite(self) -> None:
-        """Raises NonFiniteError when a weight, buffer or average is NaN or infinite: such a state is never saved."""
-        for part, tensors in self.tensors().items():
-            floating = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
-            for name, tensor in floating.items():
-                if not bool(torch.isfinite(tensor).all()):
-                    raise NonFiniteError(
-                        f"Step {self.step}: {part} '{name}' is not finite, so nothing was saved. "
-                        "The last checkpoint is the one before. "
-                        "The learning rate is probably too high: try a tenth of --lr, or --optim.clip-norm 1."
-                    )
+        self.plateau = Plateau(**saved.state["plateau"])

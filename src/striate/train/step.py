@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from striate.data import mixing
+from striate.data.batched import apply as batched
+from striate.data.augment.draw import Augmentation
 from striate.data.loader import Batch
+from striate.data.order import bounds
 from striate.machine import reseed_torch
+from striate.ranks import Ranks
 from striate.taps import Tap, taps
 from striate.train import loss as losses_of
 from striate.train import optim
+from striate.train.buckets import Buckets
 from striate.train.vitals import DeadUnits, Vitals
 from striate.view import View
 
@@ -20,8 +27,27 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True)
+class Mixing:
+    """What is done to pairs of images: alpha of MixUp and of CutMix, and the share of the batches it is done to."""
+
+    mixup: float
+    cutmix: float
+    share: float
+
+
+@dataclass(frozen=True)
+class _Micro:
+    """A micro-batch on the device. partners: labels mixed in, with the share of the image's own label, or None."""
+
+    pixels: torch.Tensor
+    labels: torch.Tensor
+    partners: torch.Tensor | None
+    own_share: torch.Tensor | None
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """What one step did.
+    """What one step did, over all processes.
 
     loss: the minimised total. losses: by head, before weighing. hits: images whose main head was right.
     gradient_norm: before clipping. skipped: why the step was not taken, or None. first_bad_layer, bad_keys: of
@@ -43,6 +69,9 @@ class Outcome:
 class Step:
     """The step of one training; holds what lives on between steps: the loss scaler and a spare copy of the buffers.
 
+    ranks: each process takes its part of the batch; what counts is added up, so all of them do the same step.
+    augmentation: what is left to do to a batch on the device, or None when its images came finished.
+
     A step that is skipped leaves everything as it was: weights, momentum, BatchNorm statistics. (One batch
     with an infinite value would otherwise make a running variance NaN for good.)
     """
@@ -63,7 +92,11 @@ class Step:
         aux_weight: float,
         l2: float,
         l2_layers: tuple[str, ...],
+        class_weights: torch.Tensor | None,
+        augmentation: Augmentation | None,
+        mixing: Mixing,
         seed: int,
+        ranks: Ranks,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -75,44 +108,52 @@ class Step:
         self._accumulate, self._clip_norm = accumulate, clip_norm
         self._smoothing, self._aux_weight, self._l2 = smoothing, aux_weight, l2
         self._penalised = losses_of.penalised(model, l2_layers) if l2 > 0 else []
-        self._seed = seed
+        self._class_weights = class_weights
+        self._augmentation, self._mixing = augmentation, mixing
+        self._seed, self._ranks = seed, ranks
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._buckets = Buckets(self._parameters) if ranks.world > 1 else None
         self._buffers = list(model.buffers())
+        self._least = 2 if normalises_batches(model) else 1
         self._spare = [buffer.clone() for buffer in self._buffers]
         self._relus = DeadUnits.layers(model)
 
-    def __call__(self, batch: Batch, step: int, lr: float, look: bool) -> Outcome:
-        """Takes step number `step` (from 0) at learning rate `lr`; `look` measures norms and dead units as well."""
-        count = len(batch.labels)
-        if count < 2:
+    def __call__(self, batch: Batch, step: int, lr: float, look: bool, count: int) -> Outcome:
+        """Takes step number `step` (from 0) at learning rate `lr`; `look` measures norms and dead units as well.
+
+        count: images of the step over all processes; `batch` has this process' part of them.
+        """
+        if count < self._least:
             return Outcome(0.0, {}, 0, count, 0.0, skipped=f"{count} readable images in the batch")
         optim.set_rate(self.optimizer, lr)
-        self.optimizer.zero_grad(set_to_none=True)
+        self._clear_gradients()
         if self._buffers:
             torch._foreach_copy_(self._spare, self._buffers)
         dead = DeadUnits()
         watched = {name: dead.watch(name) for name in self._relus} if look and not self._compiled else {}
         sums: dict[str, torch.Tensor] = {}
-        total = torch.zeros((), device=self._device)
-        hits = torch.zeros((), dtype=torch.int64, device=self._device)
+        facts = torch.zeros(2, device=self._device)  # loss, and how many images the main head got right
         with taps(self.model, watched):
-            for micro, (images, labels) in enumerate(self._micro_batches(batch)):
-                reseed_torch(self._seed, step, micro)
-                outputs, heads = self._losses(images, labels)
-                part = len(labels) / count
+            for number, micro in self._micro_batches(batch, step):
+                reseed_torch(self._seed, step, number)
+                outputs, heads = self._losses(micro)
+                part = len(micro.labels) / count
                 loss = losses_of.total(heads, self._aux_weight, self._l2, self._penalised) * part
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-                total += loss.detach()
-                hits += (outputs["main"].detach().argmax(1) == labels).sum()
+                facts += torch.stack([loss.detach(), _right(outputs["main"].detach(), micro)])
                 for name, value in heads.items():
                     sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach() * part
+        if self._buckets is not None:
+            self._add_up(self._buckets, facts)
         self.scaler.unscale_(self.optimizer)
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         gradient_norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        loss_value, norm_value = torch.stack([total.float(), gradient_norm.float()]).tolist()  # the one wait for the device
-        losses = {name: float(value) for name, value in sums.items()} if look else {}
+        loss_value, hits, norm_value = torch.cat(
+            [facts, gradient_norm.float().reshape(1)]
+        ).tolist()  # the one wait for the device
+        losses = self._summed({name: float(value) for name, value in sums.items()}) if look else {}
         if not torch.isfinite(torch.tensor([loss_value, norm_value])).all():
-            return self._skip(batch, step, loss_value, norm_value)
+            return self._skip(batch, step, loss_value, norm_value, count)
         if 0 < self._clip_norm < norm_value:
             torch._foreach_mul_(gradients, self._clip_norm / (norm_value + 1e-6))
         vitals = Vitals(self.model) if look else None
@@ -128,12 +169,33 @@ class Step:
             dead_share=dead.shares if watched else None,
         )
 
+    def _clear_gradients(self) -> None:
+        if self._buckets is not None:
+            self._buckets.clear()
+        else:
+            self.optimizer.zero_grad(set_to_none=True)
+
+    def _add_up(self, buckets: Buckets, facts: torch.Tensor) -> None:
+        """Gradients and facts become those of the whole batch; BatchNorm's statistics the mean over the processes."""
+        averaged = [buffer for buffer in self._buffers if buffer.is_floating_point()]
+        flat = torch.cat([facts, *(buffer.reshape(-1).float() / self._ranks.world for buffer in averaged)])
+        buckets.add_up(self._ranks, [flat])
+        facts.copy_(flat[:2])
+        parts = torch.split(flat[2:], [buffer.numel() for buffer in averaged])
+        for buffer, part in zip(averaged, parts, strict=True):
+            buffer.copy_(part.view_as(buffer))
+
+    def _summed(self, losses: dict[str, float]) -> dict[str, float]:
+        """Losses by head, over all processes."""
+        found = self._ranks.exchange(losses)
+        return {name: sum(one.get(name, 0.0) for one in found) for name in dict.fromkeys(name for one in found for name in one)}
+
     def fits(self, count: int, size_px: int) -> bool:
         """Whether a forward and backward pass of that many black images finds enough memory; nothing is updated."""
         images = torch.zeros(count, 3, size_px, size_px, dtype=torch.uint8)
         try:
             pixels = self._view.normalise(images.to(self._device), torch.float32).contiguous(memory_format=self._format)
-            _, heads = self._losses(pixels, torch.zeros(count, dtype=torch.int64, device=self._device))
+            _, heads = self._losses(_Micro(pixels, torch.zeros(count, dtype=torch.int64, device=self._device), None, None))
             losses_of.total(heads, self._aux_weight, 0.0, []).backward()  # type: ignore[no-untyped-call]
         except torch.OutOfMemoryError:
             return False
@@ -142,33 +204,63 @@ class Step:
             torch.cuda.empty_cache()
         return True
 
-    def _micro_batches(self, batch: Batch) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        images = batch.images.to(self._device, non_blocking=True)
+    def _micro_batches(self, batch: Batch, step: int) -> Iterator[tuple[int, _Micro]]:
+        """This process' part of the batch on the device, cut up: (number over all processes, micro-batch)."""
+        if len(batch.labels) < self._least:
+            return  # bad images left too few for batch normalisation here; the other processes take the step
+        if self._augmentation is not None:
+            images = batched.apply(batch, self._augmentation, self._device)
+        else:
+            images = batch.images.to(self._device, non_blocking=True)
         labels = batch.labels.to(self._device, non_blocking=True)
-        pixels = self._view.normalise(images, torch.float32).contiguous(memory_format=self._format)
+        pixels = self._view.normalise(images, torch.float32)
+        partners = own_share = None
+        m = self._mixing
+        mix = mixing.choose(self._seed, step, mixup=m.mixup, cutmix=m.cutmix, share=m.share, side=self._view.size_px)
+        if mix is not None:
+            pixels, partners, own_share = mixing.apply(pixels, labels, mix)
+        pixels = pixels.contiguous(memory_format=self._format)
         # Bad images make a batch smaller: then fewer parts, for batch normalisation needs two images in each.
-        parts = min(self._accumulate, len(labels) // 2)
-        return list(zip(pixels.tensor_split(parts), labels.tensor_split(parts), strict=True))
+        parts = min(self._accumulate, len(labels) // self._least)
+        for number, (first, last) in enumerate(bounds(len(labels), parts)):
+            yield (
+                self._ranks.rank * self._accumulate + number,
+                _Micro(
+                    pixels[first:last],
+                    labels[first:last],
+                    None if partners is None else partners[first:last],
+                    None if own_share is None else own_share[first:last],
+                ),
+            )
 
-    def _losses(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    def _losses(self, micro: _Micro) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         with torch.autocast(self._device.type, DTYPES[self._precision], enabled=self._precision != "fp32"):
-            outputs = losses_of.heads(self._forward(images))
-        return outputs, losses_of.per_head(outputs, labels, self._smoothing)
+            outputs = losses_of.heads(self._forward(micro.pixels))
+        return outputs, losses_of.per_head(
+            outputs,
+            micro.labels,
+            self._smoothing,
+            class_weights=self._class_weights,
+            partner_labels=micro.partners,
+            share=micro.own_share,
+        )
 
-    def _skip(self, batch: Batch, step: int, loss: float, norm: float) -> Outcome:
+    def _skip(self, batch: Batch, step: int, loss: float, norm: float, count: int) -> Outcome:
         """Undoes what the forward pass changed, and finds out where the first bad value arose."""
         if self.scaler.is_enabled():
             self.scaler.step(self.optimizer)  # sees the infinite gradients that unscale_ found, and does nothing
             self.scaler.update()
-        layer, keys = self._diagnose(batch, step)
+        found = self._ranks.exchange(self._diagnose(batch, step))
         if self._buffers:
             torch._foreach_copy_(self._buffers, self._spare)
-        self.optimizer.zero_grad(set_to_none=True)
+        self._clear_gradients()
         reason = f"loss is {loss}" if not _finite(loss) else f"gradient norm is {norm}"
-        return Outcome(loss, {}, 0, len(batch.labels), norm, skipped=reason, first_bad_layer=layer, bad_keys=keys)
+        layer = next((layer for layer, _ in found if layer is not None), None)
+        keys = tuple(key for _, keys in found for key in keys)
+        return Outcome(loss, {}, 0, count, norm, skipped=reason, first_bad_layer=layer, bad_keys=keys)
 
     @torch.no_grad()
-    def _diagnose(self, batch: Batch, step: int) -> tuple[str | None, tuple[str, ...]]:
+    def _diagnose(self, batch: Batch, step: int) -> tuple[str | None, list[str]]:
         """The first layer with a value that is not finite in a forward pass, and the images whose own loss is not finite."""
         bad: list[str] = []
 
@@ -185,14 +277,27 @@ class Step:
             torch._foreach_copy_(self._buffers, self._spare)
         place = 0
         with taps(self.model, {} if self._compiled else leaves):
-            for micro, (images, labels) in enumerate(self._micro_batches(batch)):
-                reseed_torch(self._seed, step, micro)
+            for number, micro in self._micro_batches(batch, step):
+                reseed_torch(self._seed, step, number)
                 with torch.autocast(self._device.type, DTYPES[self._precision], enabled=self._precision != "fp32"):
-                    logits = losses_of.heads(self._forward(images))["main"].float()
-                each = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+                    logits = losses_of.heads(self._forward(micro.pixels))["main"].float()
+                each = torch.nn.functional.cross_entropy(logits, micro.labels, reduction="none")
                 keys += [batch.keys[place + int(row)] for row in (~torch.isfinite(each)).nonzero()[:, 0]]
-                place += len(labels)
-        return (bad[0] if bad else None), tuple(keys)
+                place += len(micro.labels)
+        return (bad[0] if bad else None), keys
+
+
+def _right(logits: torch.Tensor, micro: _Micro) -> torch.Tensor:
+    """How many images got the label that has the larger share in them."""
+    labels = micro.labels
+    if micro.partners is not None and micro.own_share is not None:
+        labels = torch.where(micro.own_share >= 0.5, labels, micro.partners)
+    return (logits.argmax(1) == labels).sum().float()
+
+
+def normalises_batches(model: nn.Module) -> bool:
+    """Whether the network has batch normalisation, which needs two images at a time."""
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
 
 
 def _finite(value: float) -> bool:

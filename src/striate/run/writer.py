@@ -1,0 +1,144 @@
+"""Checkpoints written beside the training: a snapshot in memory now, the disk while the next steps run.
+
+What is written is the state at the moment of `begin`, whatever the training does afterwards. One checkpoint is under way at
+a time. After it is on the disk, and only then, best.json names the best one, older ones go, and the mirror gets its copy.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from striate.errors import NonFiniteError
+from striate.files import write_json
+from striate.run import checkpoint
+from striate.run.checkpoint import Saved, Tensors
+
+# How many tensors are checked for finite numbers at once, in elements.
+_CHECKED = 1 << 20
+
+
+@dataclass(frozen=True)
+class Written:
+    """A checkpoint that is on the disk. complaints: what went wrong beside it, in words."""
+
+    step: int
+    saved: Saved
+    complaints: tuple[str, ...]
+
+
+# Copies a finished checkpoint elsewhere: (its folder, last step, how many to keep, best step) to complaints.
+Copy = Callable[[Path, int, int, int | None], list[str]]
+
+
+class Writer:
+    """Writes the checkpoints of one training into a folder.
+
+    keep: how many of the newest stay, beside the best. copy: called with each one that is on the disk.
+    The snapshot's memory, as large as the state, is taken once and used again.
+    """
+
+    def __init__(self, folder: Path, keep: int, copy: Copy | None = None) -> None:
+        self._folder, self._keep, self._copy = folder, keep, copy
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._current: Future[Written] | None = None
+        self._room: dict[str, Tensors] = {}
+
+    def reserve(self, parts: dict[str, Tensors]) -> None:
+        """Takes the memory of a snapshot now, so that the first one is as quick as the others."""
+        self._snapshot(parts)
+
+    def begin(
+        self,
+        step: int,
+        parts: dict[str, Tensors],
+        facts: dict[str, Any],
+        variant: str | None,
+        best: dict[str, Any] | None,
+    ) -> float:
+        """Takes the snapshot and returns when training may go on; a checkpoint that is under way is waited for first.
+
+        parts, facts, variant: see `checkpoint.save`. best: what best.json says once this checkpoint is on the disk.
+        Returns the seconds that the training stood still. An error of a checkpoint before is raised here, as by `poll`.
+        """
+        began = time.monotonic()
+        if self._current is not None:
+            self._current.exception()  # waits; whoever polls next hears of it
+        snapshot = self._snapshot(parts)
+        before, self._current = self._current, None
+        if before is not None:
+            before.result()
+        self._current = self._thread.submit(self._write, step, snapshot, facts, variant, best)
+        return time.monotonic() - began
+
+    def poll(self, wait: bool = False) -> Written | None:
+        """The checkpoint that came to the disk since the last call, or None; `wait` for the one under way.
+
+        Raises ResourceError when the disk does not take it, NonFiniteError when it held a number that is none.
+        """
+        if self._current is None or not (wait or self._current.done()):
+            return None
+        current, self._current = self._current, None
+        return current.result()
+
+    def close(self) -> None:
+        """Waits for the checkpoint under way, which is good whatever ended the training."""
+        self._thread.shutdown(wait=True)
+
+    def _snapshot(self, parts: dict[str, Tensors]) -> dict[str, Tensors]:
+        """Copies on the CPU, in each tensor's own memory order; standard order is made later, by the writing thread."""
+        mine: list[torch.Tensor] = []
+        theirs: list[torch.Tensor] = []
+        for part, tensors in parts.items():
+            room = self._room.setdefault(part, {})
+            for name in room.keys() - tensors.keys():
+                del room[name]
+            for name, tensor in tensors.items():
+                place = room.get(name)
+                if place is None or place.shape != tensor.shape or place.dtype != tensor.dtype:
+                    is_pinned = tensor.device.type == "cuda"
+                    place = room[name] = torch.empty_like(tensor, device="cpu", pin_memory=is_pinned, requires_grad=False)
+                mine.append(place)
+                theirs.append(tensor.detach())
+        torch._foreach_copy_(mine, theirs, non_blocking=True)
+        if any(tensor.device.type == "cuda" for tensor in theirs):
+            torch.cuda.synchronize()
+        return {part: {name: self._room[part][name] for name in tensors} for part, tensors in parts.items()}
+
+    def _write(
+        self, step: int, parts: dict[str, Tensors], facts: dict[str, Any], variant: str | None, best: dict[str, Any] | None
+    ) -> Written:
+        refuse_non_finite(step, parts)
+        saved = checkpoint.save(self._folder, step, parts, facts, variant)
+        best_step = None
+        if best is not None:
+            write_json(self._folder.parent / "best.json", best)
+            best_step = best["step"]
+        complaints = checkpoint.rotate(self._folder, step, self._keep, best_step)
+        if self._copy is not None:
+            complaints += self._copy(saved.path, step, self._keep, best_step)
+        return Written(step, saved, tuple(complaints))
+
+
+def refuse_non_finite(step: int, parts: dict[str, Tensors]) -> None:
+    """Raises NonFiniteError when a weight, buffer or average is NaN or infinite: such a state is never saved."""
+    for part, tensors in parts.items():
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and not _is_finite(tensor):
+                raise NonFiniteError(
+                    f"Step {step}: {part} '{name}' is not finite, so nothing was saved. "
+                    "The last checkpoint is the one before. "
+                    "The learning rate is probably too high: try a tenth of --lr, or --optim.clip-norm 1."
+                )
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    """In pieces, so that the check takes little memory and little of the training's caches."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return all(bool(torch.isfinite(piece).all()) for piece in torch.split(flat, _CHECKED))

@@ -1,0 +1,276 @@
+"""The batched path makes the pixels of the per-image path from the same draws, to within what each test says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageEnhance, ImageOps
+from torchvision.transforms.v2 import functional
+
+from striate import machine
+from striate.data import decode, views
+from striate.data.augment import apply as per_image
+from striate.data.augment import draw, erase
+from striate.data.augment.draw import Augmentation, Drawn
+from striate.data.augment.policy import Operation
+from striate.data.batched import apply as batched
+from striate.data.batched import colour, warp
+from striate.data.batched import erase as batched_erase
+from striate.data.batched.plan import planned
+
+PLAIN = Augmentation("resize", (1.0, 1.0), (1.0, 1.0), 0, 0.0, 32, "bilinear", "crop")
+CROPPED = Augmentation("random-resized", (0.08, 1.0), (3 / 4, 4 / 3), 0, 0.5, 32, "bilinear", "crop")
+
+
+def noise(count: int, height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(count * height + width).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+
+
+def photos(count: int, least: int = 20, most: int = 90) -> list[np.ndarray]:
+    """Smooth pictures of many sizes, with edges: noise of few pixels, enlarged, and a dark bar."""
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(count):
+        height, width = rng.integers(least, most, 2).tolist()
+        small = Image.fromarray(rng.integers(0, 256, (7, 7, 3), dtype=np.uint8))
+        image = np.array(small.resize((width, height), Image.Resampling.BICUBIC))
+        image[height // 3 : height // 2] //= 3
+        found.append(image)
+    return found
+
+
+def padded(images: list[np.ndarray], filler: int = 255) -> torch.Tensor:
+    """All in one block; what lies beside a smaller one must not matter, so it is glaring."""
+    sides = np.array([image.shape[:2] for image in images])
+    block = np.full((len(images), *sides.max(0), 3), filler, dtype=np.uint8)
+    for place, image in zip(block, images, strict=True):
+        place[: image.shape[0], : image.shape[1]] = image
+    return torch.from_numpy(block)
+
+
+@dataclass
+class Gap:
+    """How far two sets of pixels are apart, in levels."""
+
+    most: int
+    mean: float
+    share: float  # of values that differ at all
+
+
+def gap(ours: np.ndarray, theirs: np.ndarray) -> Gap:
+    apart = np.abs(ours.astype(np.int64) - theirs)
+    return Gap(int(apart.max(initial=0)), float(apart.mean()), float((apart > 0).mean()))
+
+
+def compared(augmentation: Augmentation, images: list[np.ndarray], seed: int = 0) -> Gap:
+    """The per-image path beside the batched one, for the same draws."""
+    uniforms_BD = draw.draw(seed, 0, np.arange(len(images)))
+    expected, drawn = [], []
+    for image, row in zip(images, uniforms_BD, strict=True):
+        pixels, parameters = per_image.apply(image, augmentation, row)
+        expected.append(pixels)
+        drawn.append(parameters)
+    made = batched.views(padded(images), planned(drawn, augmentation.size_px), augmentation)
+    assert made.dtype == torch.uint8
+    assert made.is_contiguous(memory_format=torch.channels_last)
+    return gap(made.permute(0, 2, 3, 1).numpy(), np.stack(expected))
+
+
+# ---------------------------------------------------------------- the crop
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos", "nearest"])
+@pytest.mark.parametrize(
+    "crop",
+    [
+        {"crop": "random-resized", "ratio": (0.2, 5.0)},  # boxes so long that Pillow turns the passes round
+        {"crop": "random", "shorter_px": (34, 70)},
+        {"crop": "resize"},
+        {"crop": "shift", "shift_px": 5},
+        {"crop": "shift", "shift_px": 5, "fit": "squash"},
+        {"crop": "shift", "shift_px": 40},
+    ],
+    ids=lambda crop: "-".join(map(str, crop.values())),
+)
+def test_crops_are_pillows_bit_for_bit(crop: dict[str, object], interpolation: str) -> None:
+    assert compared(replace(CROPPED, interpolation=interpolation, **crop), photos(96)).most == 0
+
+
+def test_crops_of_noise_are_pillows_bit_for_bit() -> None:
+    """Noise has the sums that fall right between two levels, and those that leave 0..255."""
+    images = [image for side in (33, 64, 80) for image in noise(40, side, 64)]
+    for interpolation in ("bilinear", "bicubic", "lanczos"):
+        for size_px in (24, 64, 71):
+            assert compared(replace(CROPPED, size_px=size_px, interpolation=interpolation), images).most == 0
+
+
+def test_a_set_of_one_size_that_is_only_mirrored_keeps_its_pixels() -> None:
+    images = list(noise(20, 32, 32))
+    for crop in ({"crop": "resize"}, {"crop": "shift", "shift_px": 4}):
+        for interpolation in ("bilinear", "bicubic", "lanczos", "nearest"):
+            assert compared(replace(PLAIN, flip=0.5, interpolation=interpolation, **crop), images).most == 0
+
+
+@pytest.mark.parametrize("side", [1, 2, 3])
+def test_tiny_photos(side: int) -> None:
+    images = [*noise(9, side, 1), *noise(9, 1, side), *noise(9, side, side)]
+    for interpolation in ("bilinear", "bicubic", "lanczos", "nearest"):
+        assert compared(replace(CROPPED, interpolation=interpolation), images).most == 0
+
+
+def test_a_network_of_another_size_and_real_photographs(real_data: Path) -> None:
+    files = sorted((real_data / "imagenet-samples").glob("*.JPEG"))[::20]
+    images = [views.shrink(decode.load(path, False), 256) for path in files]
+    for interpolation in ("bilinear", "bicubic", "lanczos"):
+        for size_px in (64, 224):
+            assert compared(replace(CROPPED, size_px=size_px, interpolation=interpolation), images).most == 0
+
+
+# ---------------------------------------------------------------- what is done to the crop
+
+
+@pytest.mark.parametrize(
+    ("change", "most", "mean"),
+    [
+        ({"brightness": 0.9}, 0, 0.0),
+        ({"contrast": 0.9}, 0, 0.0),
+        ({"saturation": 0.9}, 0, 0.0),
+        ({"hue": 0.5}, 0, 0.0),
+        ({"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}, 0, 0.0),
+        ({"lighting": 0.1}, 0, 0.0),
+        ({"rotate": 30.0, "translate": 0.2, "shear": 20.0}, 0, 0.0),
+        ({"erase": 0.7, "erase_area": (0.02, 0.33), "erase_ratio": (0.3, 3.3)}, 0, 0.0),
+        ({"cutout_px": 11, "cutout_colour": (124, 116, 104)}, 0, 0.0),
+        ({"policy": "randaugment", "policy_operations": 3, "policy_magnitude": 9}, 0, 0.0),
+        ({"policy": "trivialaugment"}, 0, 0.0),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
+)
+def test_changes_are_the_per_image_ones(change: dict[str, object], most: int, mean: float) -> None:
+    """Without a resize before them, so that what differs is theirs."""
+    images = [*noise(60, 32, 32), *(np.asarray(Image.fromarray(image).resize((32, 32))) for image in photos(60))]
+    found = compared(replace(PLAIN, flip=0.5, **change), images)  # type: ignore[arg-type]
+    assert found.most <= most
+    assert found.mean <= mean
+
+
+@pytest.mark.parametrize("policy", ["randaugment", "trivialaugment"])
+def test_everything_together_is_the_same_distribution(policy: str) -> None:
+    augmentation = replace(
+        CROPPED, policy=policy, policy_operations=2, policy_magnitude=9, rotate=10.0, translate=0.1, shear=5.0, brightness=0.4,
+        contrast=0.4, saturation=0.4, hue=0.1, lighting=0.1, erase=0.25, erase_area=(0.02, 0.33), erase_ratio=(0.3, 3.3),
+        cutout_px=8, cutout_colour=(124, 116, 104),
+    )  # fmt: skip
+    assert compared(augmentation, photos(300)).most == 0
+
+
+def test_each_operation_of_the_policies_alone() -> None:
+    """Every operation at many magnitudes, on images where histograms are hard: plain, nearly plain, two values, noise."""
+    plain = np.full((1, 24, 24, 3), 77, np.uint8)
+    narrow = np.random.default_rng(0).integers(100, 103, (1, 24, 24, 3), dtype=np.uint8)
+    stripes = np.zeros((1, 24, 24, 3), np.uint8)
+    stripes[:, ::3] = 200
+    images = np.concatenate([plain, narrow, stripes, noise(3, 24, 24)])
+    from striate.data.augment import policy
+
+    for kind in ("randaugment", "trivialaugment"):
+        for name, magnitudes, signed in policy.ranges(kind, 24):
+            for magnitude in {*magnitudes[::5], magnitudes[-1]}:
+                for sign in (1, -1) if signed else (1,):
+                    operation = Operation(name, sign * magnitude)
+                    drawn = [Drawn(0, 0, 24, 24, 24, 24, 0, 0, 0, 0, False, (operation,))] * len(images)
+                    augmentation = replace(PLAIN, size_px=24)
+                    made = batched.views(torch.from_numpy(images), planned(drawn, 24), augmentation)
+                    expected = [np.asarray(policy.apply(Image.fromarray(image), [operation])) for image in images]
+                    np.testing.assert_array_equal(made.permute(0, 2, 3, 1).numpy(), np.stack(expected), err_msg=str(operation))
+
+
+def test_colours_are_pillows() -> None:
+    """Against Pillow itself rather than the per-image path."""
+    images = np.concatenate([noise(10, 17, 17), np.stack([np.full((17, 17, 3), level, np.uint8) for level in (0, 90, 255)])])
+    pictures = [Image.fromarray(image) for image in images]
+    factors = np.linspace(0, 2.2, len(images))
+    for ours, theirs in (
+        (colour.brightness, ImageEnhance.Brightness),
+        (colour.contrast, ImageEnhance.Contrast),
+        (colour.saturation, ImageEnhance.Color),
+        (colour.sharpness, ImageEnhance.Sharpness),
+    ):
+        expected = [np.asarray(theirs(picture).enhance(factor)) for picture, factor in zip(pictures, factors, strict=True)]
+        made = ours(torch.from_numpy(images), torch.from_numpy(factors))
+        np.testing.assert_array_equal(made.numpy(), np.stack(expected), err_msg=ours.__name__)
+    for ours, theirs in ((colour.autocontrast, ImageOps.autocontrast), (colour.equalize, ImageOps.equalize)):
+        expected = [np.asarray(theirs(picture)) for picture in pictures]
+        np.testing.assert_array_equal(ours(torch.from_numpy(images)).numpy(), np.stack(expected), err_msg=ours.__name__)
+
+
+def test_hue_is_pillows_over_the_whole_cube() -> None:
+    """Every fifth level of each channel, both ends included, at several turns."""
+    levels = np.arange(0, 256, 5, dtype=np.uint8)
+    cube = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(1, -1, len(levels), 3)
+    for turn in (-0.5, -0.2, 0.004, 0.31, 0.5):
+        expected = np.asarray(functional.adjust_hue(Image.fromarray(cube[0]), turn))
+        np.testing.assert_array_equal(colour.hue(torch.from_numpy(cube), torch.tensor([turn]).double())[0].numpy(), expected)
+
+
+@pytest.mark.parametrize("resample", [Image.Resampling.NEAREST, Image.Resampling.BILINEAR])
+def test_warps_are_pillows(resample: Image.Resampling) -> None:
+    images = noise(40, 21, 21)
+    matrices = np.random.default_rng(1).normal(size=(40, 6)) * [0.5, 0.5, 6, 0.5, 0.5, 6] + [1, 0, 0, 0, 1, 0]
+    matrices[0] = (1, 0, 0, 0, 1, 0)
+    matrices[1] = (0, 1, 0, -1, 0, 21)
+    expected = [
+        np.asarray(Image.fromarray(image).transform((21, 21), Image.Transform.AFFINE, tuple(matrix), resample))
+        for image, matrix in zip(images, matrices, strict=True)
+    ]
+    ours = warp.nearest if resample == Image.Resampling.NEAREST else warp.bilinear
+    made = ours(torch.from_numpy(images), torch.from_numpy(matrices)).numpy()
+    np.testing.assert_array_equal(made, np.stack(expected))
+    np.testing.assert_array_equal(made[0], images[0])
+
+
+def test_noise_is_the_counter_streams_on_the_device_too() -> None:
+    numbers = [0, 12345, 2**53 - 1]
+    rectangles = [(0, 0, 8, 8), (3, 1, 5, 2), (0, 0, 0, 0)]
+    images = noise(3, 8, 8)
+    made = batched_erase.fill_noise(torch.from_numpy(images), torch.tensor(rectangles), torch.tensor(numbers), 64).numpy()
+    for image, ours, number, (left, top, width, height) in zip(images, made, numbers, rectangles, strict=True):
+        expected = image.copy()
+        expected[top : top + height, left : left + width] = erase.noise(number, width, height)
+        np.testing.assert_array_equal(ours, expected)
+    words = machine.bits(7, "x", 3, np.arange(5), 4)
+    np.testing.assert_array_equal(machine.bits_torch(7, "x", 3, torch.arange(5), 4).numpy().view(np.uint64), words)
+
+
+# ---------------------------------------------------------------- batches
+
+
+def test_an_image_does_not_depend_on_its_batch() -> None:
+    images = photos(24)
+    augmentation = replace(CROPPED, policy="trivialaugment", brightness=0.4, hue=0.1, erase=0.5, erase_area=(0.1, 0.3))
+    drawn = [
+        draw.choose(image.shape[1], image.shape[0], augmentation, row)
+        for image, row in zip(images, draw.draw(0, 0, np.arange(24)), strict=True)
+    ]
+    together = batched.views(padded(images), planned(drawn, 32), augmentation)
+    for number in range(24):
+        alone = batched.views(padded(images[number : number + 1]), planned(drawn[number : number + 1], 32), augmentation)
+        assert torch.equal(alone[0], together[number])
+
+
+def test_no_images_give_no_views() -> None:
+    made = batched.views(torch.empty((0, 0, 0, 3), dtype=torch.uint8), planned([], 32), CROPPED)
+    assert made.shape == (0, 3, 32, 32)
+
+
+def test_the_photos_stay_as_they_are() -> None:
+    images = torch.from_numpy(noise(8, 32, 32))
+    before = images.clone()
+    augmentation = replace(PLAIN, policy="randaugment", erase=1.0, erase_area=(0.1, 0.2), cutout_px=5)
+    drawn = [draw.choose(32, 32, augmentation, row) for row in draw.draw(0, 0, np.arange(8))]
+    batched.views(images, planned(drawn, 32), augmentation)
+    assert torch.equal(images, before)

@@ -1,0 +1,64 @@
+"""What a recipe leaves open is measured on the training images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from striate.data.augment import colour
+from striate.data.layouts.detect import open_data
+from striate.data.layouts.splits import Splits
+from striate.recipe import Recipe, change
+from striate.train.resolve import resolve
+
+AXIS = np.array([0.6, 0.64, 0.48])  # a unit vector
+
+
+@pytest.fixture
+def splits(tmp_path: Path) -> Splits:
+    """24 pictures whose colours vary along one axis, and a little beside it."""
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        levels = 120 + 60 * rng.standard_normal((32, 32, 1)).clip(-2, 2) * AXIS + rng.normal(0, 3, (32, 32, 3))
+        path = tmp_path / "data" / "train" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(levels.clip(0, 255).astype(np.uint8)).save(path)
+    return open_data(str(tmp_path / "data"))
+
+
+def resolved(splits: Splits, **changes: object) -> tuple[Recipe, tuple[str, ...], tuple[float, ...]]:
+    named = {"data.size_px": 32, "data.crop_share": 1.0, **{name.replace("__", "."): value for name, value in changes.items()}}
+    found = resolve(change(Recipe(), named), splits, torch.device("cpu"), keeps_orientation=True)
+    return found.recipe, found.notes, (*found.view.mean, *found.view.std)
+
+
+def test_moments_and_axes_are_those_of_all_pixels(splits: Splits) -> None:
+    recipe, notes, statistics = resolved(
+        splits, augment__lighting=0.1, augment__lighting_from="dataset", data__normalise="dataset"
+    )
+    pixels_N3 = np.concatenate(
+        [np.asarray(Image.open(splits.train.path(row))).reshape(-1, 3) / 255 for row in range(len(splits.train))]
+    )
+    np.testing.assert_allclose(statistics, [*pixels_N3.mean(0), *pixels_N3.std(0)], atol=2e-6)
+    expected = colour.principal_axes(np.cov(pixels_N3.T, ddof=0))
+    np.testing.assert_allclose(recipe.augment.lighting_axes, expected, atol=1e-9)
+    first = np.array(recipe.augment.lighting_axes[:3])
+    np.testing.assert_allclose(first / np.linalg.norm(first), AXIS, atol=0.02)
+    assert any("--augment.lighting_axes" in note and f"from {len(splits.train)} training images" in note for note in notes)
+
+
+@pytest.mark.parametrize("changes", [{}, {"augment__lighting": 0.1}, {"augment__lighting_from": "dataset"}])
+def test_axes_are_measured_only_where_they_are_used(splits: Splits, changes: dict[str, object]) -> None:
+    recipe, notes, _ = resolved(splits, **changes)
+    assert recipe.augment.lighting_axes == ()
+    assert not any("lighting" in note for note in notes)
+
+
+def test_axes_that_are_given_stay(splits: Splits) -> None:
+    given = tuple(number / 10 for number in range(9))
+    recipe, _, _ = resolved(splits, augment__lighting=0.1, augment__lighting_from="dataset", augment__lighting_axes=given)
+    assert recipe.augment.lighting_axes == given
