@@ -1,12 +1,14 @@
 """Kills trainings with SIGKILL again and again, and compares their end with that of a training left alone.
 
-    python benchmarks/kill_campaign.py --kills 60 [--seed 0] [--keep DIR] [--write benchmarks/results/kill_campaign.json]
+    python benchmarks/kill_campaign.py --kills 60 [--torchrun 12] [--seed 0] [--keep DIR] [--write FILE.json]
 
 Each sitting is a real `striate train` in a process group of its own, on JPEG files (a part of Tiny ImageNet where
-STRIATE_TEST_DATA names it, else rendered ones), with random crops and flips, dropout, AdamW, EMA, and three checkpoints
-a second. Kills fall at random moments of the training, into saves (as soon as a temporary folder is seen), and before
-the first step. The workers change from sitting to sitting. The kills are shared by two runs, one that decodes each
-image anew and one that keeps the pixels in memory. Both must end as the run that was never killed, in
+STRIATE_TEST_DATA names it, else rendered ones), with everything on that has or could have state: random crops, flips,
+turns, colours, TrivialAugment, erasing, MixUp and CutMix, class-balanced sampling, dropout, AdamW, a plateau schedule,
+EMA, a mirror, TensorBoard, and three checkpoints a second, written beside the training. Kills fall at random moments of the
+training, into saves (as soon as a temporary folder is seen), and before the first step. The workers change from sitting to
+sitting. The kills are shared by two runs, one that decodes each image anew and one that keeps the pixels in memory, and,
+with --torchrun, by a third of two processes. Each must end as the run like it that was never killed, in
 
 - every tensor of the last checkpoint (weights, BatchNorm's statistics, optimiser, EMA), by SHA-256,
 - its JSON state but for the elapsed time, and the records of steps and evaluations in the log,
@@ -75,7 +77,8 @@ class Network(nn.Module):
 
     def record(self, images):
         digest = hashlib.blake2b(images.detach().contiguous().numpy().tobytes(), digest_size=16).hexdigest()
-        handle = os.open(os.environ["CAMPAIGN_BATCHES"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        path = os.environ["CAMPAIGN_BATCHES"] + os.environ.get("RANK", "0")
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(handle, f"{int(self.bn1.num_batches_tracked):08d} {digest}\\n".encode())
         os.close(handle)
 
@@ -159,6 +162,7 @@ class Training:
     name: str
     resident: str
     steps: int
+    processes: int = 1
     sittings: int = 0
 
     @property
@@ -171,23 +175,31 @@ class Training:
         """Where its checkpoints are."""
         return self.folder / "checkpoints"
 
-    def batches_file(self, sitting: int) -> Path:
-        """Hashes of the training batches of one sitting."""
-        return self.home / f"{self.name}-{sitting}.batches"
+    def batches_file(self, sitting: int, rank: int = 0) -> Path:
+        """Hashes of the training batches of one sitting, as one of its processes saw them."""
+        return self.home / f"{self.name}-{sitting}.batches{rank}"
 
     def start(self, workers: str) -> subprocess.Popen[bytes]:
         """Starts a sitting in a process group of its own."""
         self.sittings += 1
-        command = [sys.executable, "-m", "striate", "train", str(self.data), "--recipe", "small"]
+        command = [sys.executable, "-m"]
+        if self.processes > 1:
+            command += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(self.processes), "-m"]
+        command += ["striate", "train", str(self.data), "--recipe", "small"]
         command += ["--model", "campaign_network:network", "--img-size", "32", "--data.shrink-px", "40"]
         command += ["--data.normalise", "imagenet", "--data.resident", self.resident, "--precision", "fp32"]
         command += ["--batch-size", str(BATCH_SIZE), "--steps", str(self.steps), "--optim.warmup-epochs", "0"]
         command += ["--budget.save-every-s", str(SAVE_EVERY_S), "--budget.evaluate-epochs", "6", "--budget.log-every", "5"]
+        command += ["--augment.rotate", "10", "--augment.brightness", "0.3", "--augment.hue", "0.1", "--augment.lighting", "0.1"]
+        command += ["--augment.policy", "trivialaugment", "--augment.erase", "0.3", "--augment.mixup", "0.2"]
+        command += ["--augment.cutmix", "1.0", "--augment.mix-share", "0.7", "--data.sampling", "classes"]
+        command += ["--schedule", "plateau", "--optim.plateau", "2", "--optim.drop-factor", "0.7"]
+        command += ["--mirror", str(self.home / "mirror"), "--track", "tensorboard"]
         command += ["--out", str(self.home / "runs"), "--name", self.name, "--workers", workers, "--device", "cpu"]
         source = Path(__file__).resolve().parent.parent / "src"
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(filter(None, (str(self.home), str(source), os.environ.get("PYTHONPATH")))),
-            "CAMPAIGN_BATCHES": str(self.batches_file(self.sittings)),
+            "CAMPAIGN_BATCHES": str(self.batches_file(self.sittings)).removesuffix("0"),
             "STRIATE_CACHE": str(self.home / "cache"),
             "OMP_NUM_THREADS": "1",
         }
@@ -239,10 +251,32 @@ class Training:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL for the whole process group, and waits for it."""
-    with contextlib.suppress(ProcessLookupError):  # nothing of it is left
+    """SIGKILL for the process and all that it started, in whatever group, and waits until they are gone."""
+    doomed = [process.pid, *offspring(process.pid)]
+    for one in doomed:
+        with contextlib.suppress(ProcessLookupError):  # it ended by itself
+            os.kill(one, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    while any(Path(f"/proc/{one}/stat").exists() and " Z " not in _stat(one) for one in doomed):
+        time.sleep(0.01)
+
+
+def offspring(process: int) -> list[int]:
+    """The processes that a process started, and theirs (torchrun's are in sessions of their own)."""
+    try:
+        children = [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    except OSError:
+        return []
+    return [one for child in children for one in (child, *offspring(child))]
+
+
+def _stat(process: int) -> str:
+    try:
+        return Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return " Z "
 
 
 def sit_and_kill(training: Training, aim: str, workers: str, dice: random.Random, most_steps: int) -> Kill:
@@ -275,10 +309,11 @@ def sit_and_kill(training: Training, aim: str, workers: str, dice: random.Random
             if aim == "save" and is_saving:
                 if saves == 0:
                     time.sleep(after_seen_s)
-                    os.killpg(process.pid, signal.SIGSTOP)  # so that the save cannot end between the look and the kill
+                    everyone = [process.pid, *offspring(process.pid)]
+                    signalled(everyone, signal.SIGSTOP)  # so that the save cannot end between the look and the kill
                     if training.is_saving():
                         break
-                    os.killpg(process.pid, signal.SIGCONT)
+                    signalled(everyone, signal.SIGCONT)
                     after_seen_s = 0.0  # too late for this one: the next at once
                 saves -= not was_saving
             was_saving = is_saving
@@ -291,6 +326,13 @@ def sit_and_kill(training: Training, aim: str, workers: str, dice: random.Random
     # Before its first step a sitting sweeps; what lies there until then is an earlier kill's.
     inside = "start" if not begun else ("save" if training.is_saving() else "training")
     return Kill(training.name, aim, inside, workers, begun, 0, 0)
+
+
+def signalled(processes: list[int], number: signal.Signals) -> None:
+    """Sends a signal to those that are still there."""
+    for one in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one, number)
 
 
 def chain(training: Training, kills: int, seed: int) -> list[Kill]:
@@ -331,16 +373,28 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 # ---------------------------------------------------------------- comparing
 
 
-def batches(training: Training) -> tuple[dict[int, str], int, list[str]]:
-    """The hash of each step's batch, how many were recorded in all, and the steps that were not the same each time."""
-    found: dict[int, str] = {}
+def batches(training: Training) -> tuple[dict[tuple[int, int], str], int, list[str]]:
+    """The hash of each step's batch, how many were recorded in all, and the steps that were not the same each time.
+
+    The hashes are by (step, process).
+    """
+    found: dict[tuple[int, int], str] = {}
     count, differences = 0, []
     for sitting in range(1, training.sittings + 1):
-        for step, digest in _lines(training.batches_file(sitting)):
-            count += 1
-            if found.setdefault(step, digest) != digest:
-                differences.append(f"{training.name}: step {step} of sitting {sitting} saw another batch than before")
+        for rank in range(training.processes):
+            for step, digest in _lines(training.batches_file(sitting, rank)):
+                count += 1
+                if found.setdefault((step, rank), digest) != digest:
+                    differences.append(f"{training.name}: step {step} of sitting {sitting} saw another batch than before")
     return found, count, differences
+
+
+def mirrored(training: Training) -> Iterator[str]:
+    """What is not the same in the mirror's newest checkpoint."""
+    there = training.home / "mirror" / training.name / "checkpoints"
+    for name in (f"step-{training.steps}/{file}" for file in ("manifest.json", "model.safetensors", "state.json")):
+        if not (there / name).is_file() or (there / name).read_bytes() != (training.checkpoints / name).read_bytes():
+            yield f"{training.name}: the mirror's {name}"
 
 
 def compare(reference: Training, killed: Training) -> Iterator[str]:
@@ -401,16 +455,17 @@ def write_images(folder: Path) -> str:
     return "rendered, laid out as Tiny ImageNet, 8 classes, 160 training images"
 
 
-def campaign(home: Path, kills: int, seed: int) -> Result:
+def campaign(home: Path, kills: int, seed: int, torchrun: int = 0) -> Result:
     """Runs one training that is left alone and two that share the kills, all at once, and compares their ends.
 
+    torchrun: of the kills, how many go to a third training, of two processes, after the others.
     home: an empty folder. Raises RuntimeError when a sitting ends in another way than it should.
     """
     began = time.monotonic()
     (home / "campaign_network.py").write_text(NETWORK)
     data = home / "images"
     write_images(data)
-    shares = (-(-kills // 2), kills // 2)
+    shares = (-(-(kills - torchrun) // 2), (kills - torchrun) // 2)
     steps = (shares[0] + 1) * STEPS_PER_KILL
     reference = Training(home, data, "reference", "no", steps)
     killed = (Training(home, data, "streaming", "no", steps), Training(home, data, "resident", "yes", steps))
@@ -421,10 +476,17 @@ def campaign(home: Path, kills: int, seed: int) -> Result:
         for one in chains:
             result.kills += one.result()
         alone.result()
-    for training in killed:
+    pairs = [(reference, training) for training in killed]
+    if torchrun:
+        steps = (torchrun + 1) * STEPS_PER_KILL
+        pair = [Training(home, data, name, "no", steps, 2) for name in ("reference-torchrun", "torchrun")]
+        pair[0].finish("0")
+        result.kills += chain(pair[1], torchrun, seed)
+        pairs.append((pair[0], pair[1]))
+    for one, training in pairs:
         _, count, differences = batches(training)
         result.batches_compared += count
-        result.differences += [*differences, *compare(reference, training)]
+        result.differences += [*differences, *compare(one, training), *mirrored(training)]
     result.seconds = time.monotonic() - began
     return result
 
@@ -432,7 +494,8 @@ def campaign(home: Path, kills: int, seed: int) -> Result:
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--kills", type=int, default=20, help="number of SIGKILLs, shared by two runs")
+    parser.add_argument("--kills", type=int, default=20, help="number of SIGKILLs, shared by the runs")
+    parser.add_argument("--torchrun", type=int, default=0, help="of them, how many for a run of two processes")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--keep", type=Path, help="an empty folder to work in, which then stays")
     parser.add_argument("--write", type=Path, help="a JSON file for the result")
@@ -440,7 +503,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="kill-campaign-") as temporary:
         home = given.keep or Path(temporary)
         home.mkdir(parents=True, exist_ok=True)
-        result = campaign(home, given.kills, given.seed)
+        result = campaign(home, given.kills, given.seed, given.torchrun)
         data = "Tiny ImageNet" if (home / "images" / "train").is_dir() and os.environ.get("STRIATE_TEST_DATA") else "rendered"
     for kill in result.kills:
         print(

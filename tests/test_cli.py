@@ -219,7 +219,7 @@ def test_a_run_folder_that_is_no_run(striate, photos, verb, place, words):
     assert said.code == 2 and words in said.err and str(run) in said.err
 
 
-def test_a_name_that_is_taken_by_something_else(striate, photos, tmp_path):
+def test_g5_a_name_that_is_taken_by_something_else(striate, photos, tmp_path):
     (tmp_path / "runs" / "holiday").mkdir(parents=True)
     (tmp_path / "runs" / "holiday" / "a.jpg").touch()
     said = striate("train", photos, *TINY, "--name", "holiday")
@@ -233,7 +233,7 @@ def test_a_name_that_is_taken_by_something_else(striate, photos, tmp_path):
     ("number", "code", "words"),
     [(errno.EACCES, 2, "no permission"), (errno.EROFS, 2, "no permission"), (errno.ENOSPC, 6, "no room left")],
 )
-def test_no_permission_and_no_room_for_the_run(striate, photos, tmp_path, monkeypatch, number, code, words):
+def test_g5_no_permission_and_no_room_for_the_run(striate, photos, tmp_path, monkeypatch, number, code, words):
     real = os.mkdir
 
     def mkdir(path: str | os.PathLike[str], *given: int, **named: int) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from striate import cli
 from striate import recipe as recipes
+from striate.data import decode
 from striate.recipe import Recipe
 from striate.run import checkpoint
 from striate.run.folder import open_run
@@ -132,13 +133,13 @@ def deep(levels: int, inner: str = "1.5") -> str:
     [
         ("a 10 MB list", '{"optim": {"drop_epochs": [' + "1," * 5_000_000 + "1]}}"),
         ("a 10 MB name", '{"optim": {"' + "k" * 10_000_000 + '": 1}}'),
-        ("a 3 MB name", '{"optim": {"' + "k" * 3_000_000 + '": 1}}'),
+        ("a 2 MB name", '{"optim": {"' + "k" * 2_000_000 + '": 1}}'),
         ("500,000 groups", "{" + ",".join(f'"k{number}": 1' for number in range(500_000)) + "}"),
         ("a number of a million digits", '{"optim": {"lr": ' + "1" * 1_000_000 + "}}"),
-        *((f"lists {levels} deep", f'{{"model": {{"options": {{"a": {deep(levels)}}}}}}}') for levels in (13, 490, 900, 960, 10**6)),
+        *((f"lists {levels} deep", f'{{"optim": {{"lr": {deep(levels)}}}}}') for levels in (13, 490, 900, 960, 10**6)),
+        ("a deep option", f'{{"model": {{"options": {{"a": {deep(900)}}}}}}}'),
         ("tables 100,000 deep", '{"a":' * 100_000 + "1" + "}" * 100_000),
         ("a deep comment", f'{{"_why": {deep(900)}}}'),
-        ("a deep rate", f'{{"optim": {{"lr": {deep(900)}}}}}'),
     ],
     ids=lambda value: value if len(value) < 40 else "",
 )  # fmt: skip
@@ -174,14 +175,10 @@ def test_g5_a_missing_folder_with_spaces_and_other_alphabets_is_made(photos, tmp
 
 
 def test_g5_a_file_in_the_way_is_said_before_an_image_is_read(photos, tmp_path, capsys, monkeypatch):
-    from striate.data import decode
-
     def read(*_: object, **__: object) -> None:
         raise AssertionError("an image was decoded")
 
-    for name in ("decode", "read"):
-        if hasattr(decode, name):
-            monkeypatch.setattr(decode, name, read)
+    monkeypatch.setattr(decode, "decode", read)
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "file", tmp_path / "file" / "runs"):
         assert prepared(photos, out, "--model", "resnet18") == 2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import sys
+import types
 
 from striate import progress
 from striate.run.log import Record
@@ -42,3 +44,75 @@ def test_a_reader_that_goes_away_silences_the_display_and_no_more():
     display.say("one")
     display.say("two")
     assert console.quiet
+
+
+STEP = {"epoch": 0.5, "loss": 2.0, "top1": 0.1, "lr": 0.01, "images_per_s": 100.0, "wait_share": 0.25}
+
+
+class Kernel:
+    """What a notebook's kernel gives: `display`, and the handle that rewrites what was shown."""
+
+    def __init__(self) -> None:
+        self.shown: list[str] = []
+        self.places = 0
+
+    def display(self, content: dict[str, str], raw: bool, display_id: bool) -> Kernel:
+        assert raw and display_id
+        self.places += 1
+        self.update(content, raw)
+        return self
+
+    def update(self, content: dict[str, str], raw: bool) -> None:
+        assert raw and list(content) == ["text/plain"]
+        self.shown.append(content["text/plain"])
+
+
+def shell(kernel: Kernel | None) -> dict[str, types.ModuleType]:
+    """IPython as it is imported in a kernel, or, without one, in IPython's terminal."""
+    ipython, inner = types.ModuleType("IPython"), types.ModuleType("IPython.display")
+    ipython.get_ipython = lambda: types.SimpleNamespace(kernel=kernel) if kernel else types.SimpleNamespace()
+    inner.display = kernel.display if kernel else print
+    return {"IPython": ipython, "IPython.display": inner}
+
+
+def test_a_notebook_is_told_from_a_terminal(monkeypatch):
+    kernel = Kernel()
+    for name in ("IPython", "IPython.display"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    assert progress.notebook() is None
+    for name, module in shell(None).items():
+        monkeypatch.setitem(sys.modules, name, module)
+    assert progress.notebook() is None, "IPython's terminal is a terminal"
+    for name, module in shell(kernel).items():
+        monkeypatch.setitem(sys.modules, name, module)
+    assert progress.notebook() == kernel.display
+
+
+def test_a_notebook_sees_one_line_that_is_rewritten_and_plain_lines_below(monkeypatch, capsys):
+    kernel, clock = Kernel(), [0.0]
+    for name, module in shell(kernel).items():
+        monkeypatch.setitem(sys.modules, name, module)
+    with progress.Display(now=lambda: clock[0]) as display:
+        for step in range(1, 9):
+            clock[0] += 0.1
+            display.show(Record("step", step, STEP))
+        display.show(Record("evaluation", 8, EVALUATION))
+        display.show(Record("end", 8, {"reason": "SIGINT", "exit_code": 75}))
+    assert kernel.places == 1, "one place in the cell"
+    assert [text.split("  ")[1] for text in kernel.shown] == ["step 1", "step 4", "step 7", "step 8"], (
+        "not more often, and the last"
+    )
+    out, err = capsys.readouterr()
+    assert err == "", "a notebook shows standard error as if something were wrong"
+    assert out.splitlines()[0] == progress.sentence(Record("evaluation", 8, EVALUATION))
+    assert out.splitlines()[1] == "Saved at step 8 (SIGINT). Run this cell again to go on."
+
+
+def test_a_quiet_display_shows_a_notebook_nothing(monkeypatch, capsys):
+    kernel = Kernel()
+    for name, module in shell(kernel).items():
+        monkeypatch.setitem(sys.modules, name, module)
+    with progress.Display(quiet=True) as display:
+        display.decoding(1, 2)
+        display.show(Record("step", 1, STEP))
+    assert kernel.shown == [] and capsys.readouterr() == ("", "")

@@ -21,6 +21,7 @@ HELP = """striate: train, evaluate and explain ImageNet-style image classifiers
   striate report RUN…        one offline HTML page about a run, or about several side by side
   striate runs               which runs there are, how far each is, and its best top-1
   striate data make DIR      write a rendered data set in the layout of a real one
+  striate data show DATA     draw what training makes of some photos, before anyone trains
   striate VERB --help        all options of a verb
 
 DATA is a folder (class folders, ILSVRC or Tiny ImageNet as they ship), a CSV or JSONL list, or the word builtin.
@@ -446,7 +447,8 @@ def _print_runs(found: list[Any]) -> None:
         if one.top1_interval is not None:
             top1 += " ({:.1f} to {:.1f})".format(*(100 * end for end in one.top1_interval))
         steps = "" if one.step is None else str(one.step) + (f"/{one.total_steps}" if one.total_steps else "")
-        share, epochs = (f"{one.share:.0%}" if one.share is not None else ""), (f"{one.epoch:.1f}" if one.epoch is not None else "")
+        share = "" if one.share is None else f"{one.share:.0%}"
+        epochs = "" if one.epoch is None else f"{one.epoch:.1f}"
         best = top1 if one.split in {"", "val"} else f"{top1} {one.split}"
         age, size = _age(time.time() - one.changed_s), _size(one.size_bytes)
         rows.append((printable(one.name), one.state, steps, share, epochs, best, one.model, printable(one.data), age, size))
@@ -485,10 +487,11 @@ def _size(size_bytes: float) -> str:
 
 
 def data(argv: list[str]) -> int:
-    """Verbs about data: make."""
-    verbs = {"make": data_make}
+    """Verbs about data: make, show."""
+    verbs = {"make": data_make, "show": data_show}
     if not argv or argv[0] in {"-h", "--help"}:
-        print("striate data make DIR   write a rendered data set in the layout of a real one")
+        print("striate data make DIR    write a rendered data set in the layout of a real one")
+        print("striate data show DATA   draw what training makes of some photos, before anyone trains")
         return DONE if argv else 2
     if argv[0] not in verbs:
         raise UserError(f"striate data has no verb '{argv[0]}'.{nearest(argv[0], verbs)} Verbs: {', '.join(verbs)}.")
@@ -535,6 +538,63 @@ def data_make(argv: list[str]) -> int:
     print(f"{made.folder}: {counts} of {len(made.classes)} classes{odd}")
     if given.json:
         print(json.dumps(dataclasses.asdict(made), default=str))
+    return DONE
+
+
+def data_show(argv: list[str]) -> int:
+    """Write a picture of what training makes of some photos, before anyone trains."""
+    import tyro
+
+    from striate import recipe as recipes
+    from striate.recipes import catalog
+
+    options, argv = _builder_options(argv)
+    named = _value_of(argv, "--recipe")
+    base = catalog.find(named) if named else recipes.Recipe()
+
+    @dataclass(frozen=True)
+    class Show:
+        # A folder, a CSV or JSONL list, or the word builtin.
+        images: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+        # Where to start from: a name, or a recipe.json. Recipes: see docs/recipes.md.
+        recipe: Annotated[str | None, tyro.conf.arg(metavar="NAME|FILE")] = None
+        # Photos, one in a row, spread over the classes.
+        rows: int = 8
+        # The picture; by default DATA-RECIPE-augmented.png in this folder.
+        out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png")] = None
+        # What the recipe is chosen for: auto, cpu, cuda, cuda:N or mps.
+        device: str = "auto"
+        # One JSON object on the last line of standard output.
+        json: tyro.conf.FlagCreatePairsOff[bool] = False
+        # The network.
+        model: recipes.ModelGroup = base.model
+        # The images: how they are read and what the network sees of them.
+        data: recipes.DataGroup = base.data
+        # What training does to each image.
+        augment: recipes.AugmentGroup = base.augment
+        # What is minimised.
+        loss: recipes.LossGroup = base.loss
+        # How it is minimised.
+        optim: recipes.OptimGroup = base.optim
+        # How long: one of epochs, steps and time.
+        budget: recipes.BudgetGroup = base.budget
+
+    try:
+        given = _parse(Show, argv, "data show", data_show.__doc__ or "")
+    except SystemExit as error:
+        if error.code:
+            _hint(argv, [field.name for field in dataclasses.fields(Show)])
+        raise
+    changes = {name: recipes.get(given, name) for name in _typed_fields(argv)} | options  # type: ignore[arg-type]
+    from striate import sitting
+
+    request = sitting.Request(data=given.images, recipe=given.recipe, changes=changes, device=given.device)
+    shown = sitting.show(request, given.rows, given.out)
+    print(shown.path)
+    if given.json:
+        plain = {"picture": str(shown.path), "photos": shown.photos, "augment": shown.described}
+        bad = [{"key": key, "reason": reason} for key, reason in shown.bad]
+        print(json.dumps({**plain, "bad": bad}))
     return DONE
 
 

@@ -309,7 +309,7 @@ def as_found() -> Iterator[None]:
     """
     threads = torch.get_num_threads()
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the global generator is exactly what is meant
-    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
     try:
         with torch.random.fork_rng(gpus):
             yield

@@ -126,7 +126,7 @@ class AugmentGroup:
     erase: float = 0.0
     # Area of the erased rectangle, least and most. Source: Zhong et al. 2020, section 3. [share 0..1]
     erase_area: tuple[float, float] = (0.02, 0.33)
-    # Width over height of the erased rectangle, least and most. Source: Zhong et al. 2020, section 3. [1]
+    # Height over width of the erased rectangle, least and most. Source: Zhong et al. 2020, section 3. [1]
     erase_ratio: tuple[float, float] = (0.3, 3.3)
     # Side of a square set to the mean colour at a random place; 0 for none. Source: DeVries and Taylor 2017, section 3. [px]
     cutout_px: int = 0
@@ -492,7 +492,7 @@ def _check_augment(recipe: Recipe) -> None:
     _require(0 <= augment.shear < 90, "augment.shear", augment.shear, "at least 0 and below 90 degrees")
     _require(0 <= augment.hue <= 0.5, "augment.hue", augment.hue, "between 0 and 0.5")
     _require(0 <= augment.policy_magnitude <= 30, "augment.policy_magnitude", augment.policy_magnitude, "between 0 and 30")
-    _require(augment.policy_operations >= 1, "augment.policy_operations", augment.policy_operations, "1 or more")
+    _require(1 <= augment.policy_operations <= 8, "augment.policy_operations", augment.policy_operations, "between 1 and 8")
     _require(len(augment.lighting_axes) in (0, 9), "augment.lighting_axes", augment.lighting_axes, "nine numbers, or none")
     for name in ("flip", "translate", "erase", "mix_share"):
         _require(0 <= getattr(augment, name) <= 1, f"augment.{name}", getattr(augment, name), "between 0 and 1")

@@ -28,6 +28,7 @@ from striate.measure.plan import Forecast
 from striate.ranks import Ranks, joined, local_rank
 from striate.recipe import Recipe
 from striate.recipes import catalog
+from striate.report import augmented, mosaic
 from striate.report.write import write_report
 from striate.run import checkpoint, identity, mirror
 from striate.run.folder import Run, Typed, open_run
@@ -40,11 +41,13 @@ from striate.train.resolve import median_side_px, resolve
 
 # Layouts whose published results ignore EXIF orientation.
 AS_THEY_LIE = ("ILSVRC", "Tiny ImageNet")
+# Photos that `show` draws at most: a picture of more is too tall to look at.
+MOST_SHOWN = 40
 # Fields that the weights, the optimiser's state, the order or the view of a run were made with: no --override accepts them.
 MADE_WITH = {
     *(
         f"data.{name}"
-        for name in ("size_px", "shrink_px", "fit", "crop_share", "interpolation", "normalise", "exif", "val_share")
+        for name in ("size_px", "shrink_px", "fit", "crop_share", "interpolation", "normalise", "exif", "val_share", "colour")
     ),
     *(f"optim.{name}" for name in ("name", "batch_size", "momentum", "ema", "precision", "seed")),
 }
@@ -101,9 +104,22 @@ def train(
     base = str(recipe) if isinstance(recipe, Path) else recipe
     second = Path(mirror) if mirror is not None else None
     request = Request(
-        str(data), base, merged, Path(out), name, new, override, accept_data_change, stop_after, workers, device, mirror=second, track=track
+        str(data),
+        base,
+        merged,
+        Path(out),
+        name,
+        new,
+        override,
+        accept_data_change,
+        stop_after,
+        workers,
+        device,
+        mirror=second,
+        track=track,
     )
-    run, _ = sit(request, quiet=quiet)
+    with machine.as_found():
+        run, _ = sit(request, quiet=quiet)
     return run
 
 
@@ -136,7 +152,7 @@ def sit(request: Request, quiet: bool = False, began: float | None = None) -> tu
             for line in _finish(prepared, request, stop):
                 display.say(line)
         except Interrupted as error:
-            display.say(f"Trained, but not scored yet ({error}). Run the same command again to go on.")
+            display.say(f"Trained, but not scored yet ({error}). {display.again} to go on.")
             return run, TO_BE_CONTINUED
         return run, DONE
 
@@ -352,8 +368,9 @@ def _train(prepared: Prepared, request: Request, ranks: Ranks, stop: Stop, displ
             run.write_status("failed", step, reason=reason, exit_code=code)
         raise
     finally:
-        for note in tracked.close():
-            display.say(note)
+        with contextlib.suppress(StriateError, OSError):  # a full disk is told of already
+            for note in tracked.close():
+                keep(Record("note", step, {"text": note}))
         log.close()
     state = "saved" if end.values["exit_code"] == TO_BE_CONTINUED else "trained"
     run.write_status(state, end.step, reason=end.values["reason"])
@@ -429,3 +446,48 @@ def plan(request: Request, quiet: bool = False) -> Forecast:
         stack.enter_context(machine.determinism(resolved.recipe.optim.deterministic))
         workers = Workers.parse(request.workers)
         return trial.forecast(resolved.recipe, run, splits, device, workers, request.mirror is not None, request.out)
+
+
+# ---------------------------------------------------------------- show
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The picture that `show` wrote: photos by key, and (key, reason) of bad ones that were passed over."""
+
+    path: Path
+    photos: tuple[str, ...]
+    bad: tuple[tuple[str, str], ...]
+    described: str
+
+
+def show(request: Request, count: int, path: Path | None, quiet: bool = False) -> Shown:
+    """Writes a picture of what the training of a request would make of `count` photos; no run is made.
+
+    path: by default DATA-RECIPE-augmented.png in the current folder.
+    Raises what training would raise before its first step, and UserError where the picture cannot stand there.
+    """
+    if not 1 <= count <= MOST_SHOWN:
+        raise UserError(f"--rows {count}: expected 1 to {MOST_SHOWN}.")
+    named = request.recipe if isinstance(request.recipe, str) else "chosen"
+    path = path or Path(f"{identity.short_name(request.data)}-{Path(named).stem}-augmented.png")
+    mosaic.check_place(path, request.data)
+    with progress.Display(quiet) as display:
+        device = machine.choose_device(request.device)
+        splits, typed = _typed(request, device.type != "cpu", display)
+        resolved = resolve(typed.recipe, splits, device, splits.layout.startswith(AS_THEY_LIE))
+        for note in resolved.notes:
+            display.say(f"  {note}")
+        photos, bad = augmented.photos(splits.train, resolved.recipe, resolved.view, count)
+        for key, reason in bad:
+            display.say(f"  Bad, passed over: {key}: {reason}")
+    described = augmented.described(resolved.recipe)
+    changed = "".join(f", {name} {value}" for name, value in typed.changes.items())
+    seed = resolved.recipe.optim.seed
+    caption = (
+        f"{request.data} · recipe {named}{changed}",
+        f"Training, seed {seed}: {described}. The first {augmented.TIMES} times that each photo comes, as the network gets it.",
+        f"Left, framed: as evaluated, {resolved.view.describe()}.",
+    )
+    mosaic.write(path, photos, caption)
+    return Shown(path, tuple(photo.key for photo in photos), tuple(bad), described)

@@ -119,7 +119,7 @@ def test_a_job_that_raises_is_named_at_its_turn(count: int) -> None:
     assert isinstance(caught.value.__cause__, KeyError)
 
 
-def test_a_process_with_a_hanging_thread_can_end() -> None:
+def test_t10_a_process_with_a_hanging_thread_can_end() -> None:
     program = """
 import time
 from striate.data import crew

@@ -415,7 +415,7 @@ def test_header_reads_every_kind_of_webp(lossless: bool) -> None:
         assert decode.header(data) == (300, 17, "WEBP")
 
 
-def test_a_progressive_jpeg_of_endless_scans_is_refused() -> None:
+def test_d10_a_progressive_jpeg_of_endless_scans_is_refused() -> None:
     data = saved(noise(64, 64), "JPEG", progressive=True)
     start = data.rindex(b"\xff\xda")
     bomb = data[:start] + data[start:-2] * 200 + data[-2:]
@@ -423,7 +423,7 @@ def test_a_progressive_jpeg_of_endless_scans_is_refused() -> None:
         decode.decode(bomb, exif=False)
 
 
-def test_metadata_bombs_never_reach_a_decoder() -> None:
+def test_d10_metadata_bombs_never_reach_a_decoder() -> None:
     text = zlib.compress(bytes(4 * 1024**2))
     rows = b"\0" + bytes([1, 2, 3])
     data = png(1, 1, 8, 2, rows, (b"zTXt", b"Comment\0\0" + text), (b"acTL", bytes(8)))
@@ -571,7 +571,7 @@ def test_d27_an_input_output_error_is_tried_three_times(
         assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_file_over_the_limit_is_not_read(tmp_path: Path) -> None:
+def test_d10_a_file_over_the_limit_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "large.jpg"
     with open(path, "wb") as file:
         file.truncate(10**12)

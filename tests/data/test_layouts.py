@@ -1,7 +1,9 @@
 """Every layout, detected by content; and what must not get past it."""
 
+import csv
 import json
 import os
+import random
 import subprocess
 import sys
 
@@ -12,7 +14,7 @@ from striate.data import synthetic
 from striate.data.layouts import ilsvrc, walk
 from striate.data.layouts.detect import open_data, open_photos, open_split
 from striate.data.layouts.splits import by_hash
-from striate.errors import DataError, UserError
+from striate.errors import DataError, StriateError, UserError
 
 
 def put(root, *paths, data=b"x"):
@@ -829,6 +831,70 @@ def test_d26_a_list_of_odd_names(tmp_path):
 
 
 # ---------------------------------------------------------------- one split, and what it costs
+
+
+def damaged(text: str, dice: random.Random) -> bytes:
+    """A list with one to three mistakes in its cells, its rows or its bytes."""
+    rows = [row.split(",") for row in text.splitlines()]
+    for _ in range(dice.randint(1, 3)):
+        row = dice.choice(rows)
+        match dice.randrange(5):
+            case 0 | 1:
+                odd = [
+                    "",
+                    "-1",
+                    "7",
+                    "ape",
+                    "nan",
+                    "a/9.jpg",
+                    "../a/1.jpg",
+                    "/etc/hostname",
+                    "\0",
+                    "val",
+                    "é",
+                    '"',
+                    "x" * 5000,
+                    " bee ",
+                ]
+                row[dice.randrange(len(row))] = dice.choice(odd)
+            case 2:
+                row.append(dice.choice(["", "more"]))
+            case 3:
+                rows.remove(row) if len(rows) > 1 else None
+            case 4:
+                rows.insert(dice.randrange(len(rows) + 1), list(row))
+    data = bytearray("\n".join(map(",".join, rows)).encode())
+    if dice.random() < 0.3 and data:
+        place = dice.randrange(len(data))
+        if dice.random() < 0.5:
+            data[place] ^= 1 << dice.randrange(8)
+        else:
+            del data[place : place + dice.randrange(1, 30)]
+    return bytes(data)
+
+
+def test_f5_2000_damaged_lists_are_refused_or_come_back_equal(tmp_path):
+    dice = random.Random(0)
+    rows = [f"a/{n}.jpg,{('ape', 'bee')[n % 2]},{'val' if n > 6 else 'train'}" for n in range(1, 9)]
+    listed(tmp_path, rows)
+    texts = ["\n".join(["path,label,split", *rows]), "\n".join(["path,label", *(row.rpartition(",")[0] for row in rows)])]
+    accepted = 0
+    for number in range(2000):
+        (tmp_path / "list.csv").write_bytes(damaged(texts[number % 2], dice))
+        try:
+            found = open_data(tmp_path / "list.csv")
+        except StriateError as error:
+            assert error.exit_code in {2, 3} and "list.csv" in str(error), (tmp_path / "list.csv").read_bytes()
+            continue
+        labels = {key: label for part in (found.train, found.val) if part is not None for key, label in labels_of(part).items()}
+        assert all((tmp_path / key).resolve().is_relative_to(tmp_path) for key in labels)
+        with open(tmp_path / "again.csv", "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            csv.writer(file).writerows([("path", "label"), *labels.items()])
+        again = open_data(tmp_path / "again.csv")
+        parts = [part for part in (again.train, again.val) if part is not None]
+        assert {key: label for part in parts for key, label in labels_of(part).items()} == labels
+        accepted += 1
+    assert 100 < accepted < 1500  # both ways are walked
 
 
 def test_one_split_of_class_folders(tmp_path):

@@ -16,6 +16,7 @@ FLOORS = {
     "files": (0, 1),
     "geometry": (0, 1),
     "machine": (0, 1),
+    "ranks": (0, 1),
     "taps": (0, 1),
     "view": (0, 2),
     "classes": (0, 2),

@@ -101,7 +101,7 @@ def test_python_does_what_the_command_does(images: Path, tmp_path: Path) -> None
         striate.train(images, epochz=1, out=tmp_path)
 
 
-def test_stop_after_saves_exits_75_and_the_same_command_goes_on(images: Path, tmp_path: Path) -> None:
+def test_t05_stop_after_saves_exits_75_and_the_same_command_goes_on(images: Path, tmp_path: Path) -> None:
     train = ["train", str(images), *SMALL, "--steps", "6", "--out", str(tmp_path)]
     assert cli.run([*train, "--stop-after", "1s"]) == 75  # the reserve alone is more: it saves before its first step
     (folder,) = tmp_path.iterdir()

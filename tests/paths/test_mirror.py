@@ -69,7 +69,8 @@ def test_c19_a_mirror_that_fails_changes_nothing_and_is_noted(sit: Any, tmp_path
     end = sit("x", mirror=drive, on=unplug, **HALF)
     notes = [record.values["text"] for record in end.records if record.kind == "note" and str(drive) in record.values["text"]]
     assert len(notes) == 2
-    assert "step-4 was not copied: it is gone; unmounted?" in notes[0] and "takes checkpoints again, from step-8 on" in notes[1]
+    # Copies are made beside the training: which checkpoint meets the missing drive depends on the disk's speed.
+    assert "was not copied: it is gone; unmounted?" in notes[0] and "takes checkpoints again, from step-8 on" in notes[1]
     assert end.exit_code == 0 and end.differences(whole) == []
     assert checkpoint.steps_in(drive / "x" / "checkpoints")[0] == 8
 

@@ -25,7 +25,7 @@ def whiten(monkeypatch: pytest.MonkeyPatch) -> Callable[[set[int]], None]:
         real = loop.train_batches
 
         def whitened(*arguments: Any, **named: Any) -> Iterator[Batch]:
-            first = arguments[5]
+            first = arguments[4]
             for step, batch in enumerate(real(*arguments, **named), first):
                 if step in steps:
                     batch.images[0] = 255

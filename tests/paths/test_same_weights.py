@@ -13,7 +13,7 @@ def one_epoch(sit: Any) -> Any:
     return lambda name, **changes: sit(name, **{"budget__epochs": 1.0, "budget__evaluate_epochs": 100.0, **changes})
 
 
-def test_worker_counts_and_kinds_give_the_same_weights(one_epoch: Any) -> None:
+def test_t13_worker_counts_and_kinds_give_the_same_weights(one_epoch: Any) -> None:
     alone = one_epoch("alone")
     for workers in ("2", "processes:2"):
         other = one_epoch(f"with-{workers.replace(':', '-')}", workers=workers)

@@ -53,7 +53,7 @@ def test_a_recipe_may_be_a_file_or_an_object_and_fields_change_it(flat: Path, tm
 
 
 @pytest.mark.parametrize("field", ["optim.name=adam", "optim.ema=0.9", "data.size_px=40", "optim.batch_size=8"])
-def test_what_the_state_was_made_with_cannot_be_overridden(flat: Path, tmp_path: Path, field: str) -> None:
+def test_c12_what_the_state_was_made_with_cannot_be_overridden(flat: Path, tmp_path: Path, field: str) -> None:
     striate.train(flat, out=tmp_path, name="x", changes=FIELDS, quiet=True)
     name, _, text = field.partition("=")
     value = text if text.isalpha() else float(text)

@@ -349,7 +349,7 @@ def test_f6_c09_a_kill_at_any_call_of_a_rotation_loses_neither_last_nor_best(tmp
         with pytest.MonkeyPatch.context() as patch:
             Calls(patch, die_at=place)
             try:
-                checkpoint.rotate(folder, 5, 2, best_step=1)
+                checkpoint.rotate(folder, 5, 2, [1])
                 finished = True
             except Killed:
                 finished = False
@@ -389,7 +389,7 @@ def test_c08_steps_are_ordered_by_number_not_by_name_or_clock(tmp_path: Path):
 def test_c09_the_last_two_and_the_best_stay(tmp_path: Path):
     for step in range(1, 8):
         saved(tmp_path, step)
-        assert checkpoint.rotate(tmp_path, step, 2, best_step=min(step, 3)) == []
+        assert checkpoint.rotate(tmp_path, step, 2, [min(step, 3)]) == []
     assert checkpoint.steps_in(tmp_path) == [7, 6, 3]
     assert names(tmp_path) == ["step-3", "step-6", "step-7"]
 
@@ -401,7 +401,7 @@ def test_c09_a_delete_that_fails_only_warns(tmp_path: Path, monkeypatch: pytest.
         raise OSError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(os, "rename", fail)
-    complaints = checkpoint.rotate(tmp_path, 4, 2, best_step=None)
+    complaints = checkpoint.rotate(tmp_path, 4, 2, [])
     assert [f"step-{step}: an old checkpoint could not be deleted (Permission denied)" in text for step, text in
             zip((2, 1), complaints, strict=True)] == [True, True]  # fmt: skip
     assert checkpoint.steps_in(tmp_path) == [4, 3, 2, 1]
@@ -414,10 +414,10 @@ def test_c09_damaged_later_ones_do_not_push_out_the_new_ones(tmp_path: Path):
     assert checkpoint.newest(tmp_path)[0].step == 5  # type: ignore[union-attr]
     for step in (6, 7, 8):  # the run goes on from 5
         saved(tmp_path, step)
-        checkpoint.rotate(tmp_path, step, 2, best_step=5)
+        checkpoint.rotate(tmp_path, step, 2, [5])
         assert checkpoint.newest(tmp_path)[0].step == step  # type: ignore[union-attr]
     saved(tmp_path, 9, 10)  # and the new step 10 takes the place of the damaged one
-    checkpoint.rotate(tmp_path, 10, 2, best_step=5)
+    checkpoint.rotate(tmp_path, 10, 2, [5])
     assert checkpoint.steps_in(tmp_path) == [20, 10, 9, 5]
     assert checkpoint.newest(tmp_path)[0].step == 10  # type: ignore[union-attr]
 
@@ -429,7 +429,7 @@ def test_c09_damaged_later_ones_do_not_push_out_the_new_ones(tmp_path: Path):
     ("written", "words"),
     [
         (checkpoint.FORMAT + 1, rf"written by a newer striate \(format {checkpoint.FORMAT + 1}, .* Update striate"),
-        (0, "not a manifest of format"),
+        (0, "of format 0, older than this striate reads"),
         (None, "not a manifest of format"),
         ("2", "not a manifest of format"),
     ],

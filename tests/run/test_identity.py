@@ -69,7 +69,7 @@ def test_new_starts_beside_it(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/a", "a\0b"])
-def test_a_name_that_is_no_folder_name_is_refused(tmp_path: Path, name: str):
+def test_g5_a_name_that_is_no_folder_name_is_refused(tmp_path: Path, name: str):
     with pytest.raises(UserError, match="one folder name, without '/'"):
         identity.make_folder(tmp_path, name, fresh=False)
 
@@ -103,7 +103,7 @@ def test_g5_names_with_spaces_and_other_alphabets_are_names(tmp_path: Path):
     assert run.path.is_dir() and run.name == "日本 1"
 
 
-def test_a_folder_of_something_else_is_never_written_into(tmp_path: Path):
+def test_g5_a_folder_of_something_else_is_never_written_into(tmp_path: Path):
     (tmp_path / "photos" / "cats").mkdir(parents=True)
     (tmp_path / "photos" / "a.jpg").touch()
     with pytest.raises(UserError, match=r"holds other things \(a.jpg, cats\) and no run"):

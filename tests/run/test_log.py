@@ -107,7 +107,7 @@ def test_d26_a_key_that_is_not_utf8_can_be_logged(path: Path):
     assert log.read(path)[0]["key"] == odd
 
 
-def test_a_line_is_one_write(path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_e12_a_line_is_one_write(path: Path, monkeypatch: pytest.MonkeyPatch):
     sizes: list[int] = []
     real = os.write
     opened = Log(path)

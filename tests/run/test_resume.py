@@ -101,8 +101,8 @@ def test_c09_the_new_checkpoint_is_on_the_disk_before_an_old_one_goes(sittings):
 
     def watch(record: Record) -> None:
         if record.kind == "checkpoint":
-            steps = checkpoint.steps_in(sittings.run.checkpoints)
-            seen.append((steps[0], checkpoint.read(sittings.run.checkpoints / f"step-{steps[0]}").step, len(steps)))
+            there = checkpoint.read(sittings.run.checkpoints / record.values["name"])
+            seen.append((record.step, there.step, len(checkpoint.steps_in(sittings.run.checkpoints))))
 
     sittings.train(watch=watch, budget__save_every_s=1e-6)
     assert [newest for newest, _, _ in seen][-8:] == list(range(1, 9))

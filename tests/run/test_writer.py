@@ -159,3 +159,29 @@ def test_parts_that_come_later_and_tensors_that_change_their_shape(folder: Path)
             assert found.ema.keys() == more["ema"].keys()
             assert all(torch.equal(found.ema[name], more["ema"][name]) for name in found.ema)
     writer.close()
+
+
+def test_c19_a_mirror_that_is_slower_than_the_checkpoints_holds_nothing_up(folder: Path) -> None:
+    """It gets the first, and the last when the training ends; what it reads is not deleted under it."""
+    free, copied = threading.Event(), []
+
+    def copy(path: Path, last_step: int, keep: int, best_step: int | None) -> list[str]:
+        assert free.wait(20)
+        copied.append(checkpoint.read(path).step)
+        return [f"copied {last_step}"]
+
+    writer = Writer(folder, 2, copy)
+    said: list[str] = []
+    for step in range(1, 7):
+        writer.begin(step, parts(float(step)), FACTS, None, None)
+        while (written := writer.poll()) is None:
+            pass
+        said += written.complaints
+    assert said == copied == []
+    assert checkpoint.steps_in(folder) == [6, 5, 1]
+    free.set()
+    writer.begin(7, parts(7.0), FACTS, None, None)
+    written = writer.poll(wait=True)
+    assert written is not None and written.complaints[-1] == "copied 7"
+    assert copied[0] == 1 and copied[-1] == 7
+    writer.close()

@@ -13,9 +13,11 @@ import torch
 from torch import nn
 
 from striate.data.loader import Batch
+from striate.ranks import Ranks
 from striate.recipe import Recipe, change
 from striate.run.checkpoint import Saved
 from striate.run.log import Record
+from striate.run.writer import Written
 from striate.train import budget, loop, scoring
 from striate.train.budget import Clock, Costs, Interrupted, Plan, Stop
 from striate.train.state import State
@@ -155,14 +157,15 @@ class Machine:
         self.time = FakeTime()
         self.step_s, self.evaluation_s, self.save_s = step_s, evaluation_s, save_s
         self.saves: list[tuple[int, dict[str, Any]]] = []
+        self.under_way: Written | None = None
         for module in (loop, scoring):
             monkeypatch.setattr(module, "time", self.time)
         monkeypatch.setattr(loop, "Clock", lambda elapsed_s: Clock(elapsed_s, self.time.monotonic))
         monkeypatch.setattr(loop, "build", lambda *arguments: self.training)
         monkeypatch.setattr(loop, "_introduction", lambda training: iter(()))
         monkeypatch.setattr(loop, "_save", self.save)
-        monkeypatch.setattr(loop, "_rotated", lambda training: iter(()))
-        monkeypatch.setattr(loop, "train_batches", lambda *arguments: self.batches())
+        monkeypatch.setattr(loop, "Writer", lambda *arguments: self)
+        monkeypatch.setattr(loop, "train_batches", lambda *arguments, **named: self.batches())
         monkeypatch.setattr(scoring, "evaluate", self.evaluate)
 
     def run(
@@ -191,15 +194,19 @@ class Machine:
             augmentation=None,
             device=torch.device("cpu"),
             workers=None,
+            order=None,
+            is_batched=False,
+            on_device=None,
+            ranks=Ranks(),
         )
         records = []
-        for record in loop.steps(recipe, SimpleNamespace(), splits=index, device="cpu", workers="0", stop=stop):  # type: ignore[arg-type]
+        for record in loop.steps(recipe, SimpleNamespace(checkpoints=None), splits=index, device="cpu", workers="0", stop=stop):  # type: ignore[arg-type]
             records.append(record)
             if on is not None:
                 on(record)
         return records
 
-    def step(self, batch: Batch, step: int, lr: float, look: bool) -> Outcome:
+    def step(self, batch: Batch, step: int, lr: float, look: bool, count: int) -> Outcome:
         self.time.now += max(1e-4, self.step_s(self.time.now - 1000.0))
         return Outcome(1.0, {}, 0, 2, 1.0)
 
@@ -212,12 +219,28 @@ class Machine:
         training.state.evaluations += 1
         return [Record("evaluation", training.state.step)]
 
-    def save(self, training: Any) -> Saved:
-        self.time.now += self.save_s
+    def save(self, training: Any, writer: Any) -> float:
+        """As the loop's: the training stands still for a tenth of what the disk takes."""
+        self.time.now += self.save_s / 10
         state = training.state
         names = ("step", "elapsed_s", "plan", "evaluated_step", "evaluations")
         self.saves.append((state.step, {name: getattr(state, name) for name in names}))
-        return Saved(SimpleNamespace(name=f"step-{state.step}"), self.save_s, 1)  # type: ignore[arg-type]
+        self.under_way = Written(state.step, Saved(SimpleNamespace(name=f"step-{state.step}"), self.save_s, 1), ())  # type: ignore[arg-type]
+        return self.save_s / 10
+
+    def poll(self, wait: bool = False) -> Written | None:
+        """As the writer's: the checkpoint is on the disk at the next look, and at once where it is waited for."""
+        if wait and self.under_way is not None:
+            self.time.now += 0.9 * self.save_s
+        found, self.under_way = self.under_way, None
+        return found
+
+    copy_s = 0.0
+    has_failed = False
+
+    def reserve(self, parts: Any) -> None: ...
+
+    def close(self) -> None: ...
 
     @staticmethod
     def batches() -> Iterator[Batch]:

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from striate.data.loader import Batch
+from striate.ranks import Ranks
 from striate.train import optim
-from striate.train.step import Step
+from striate.train.step import Mixing, Outcome, Step
 from striate.view import View
 
 VIEW = View(8, "crop", 8, "bilinear", False, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -26,7 +27,17 @@ def _model(dropout: float = 0.0) -> nn.Sequential:
 
 def _step(model: nn.Module, **changes: Any) -> Step:
     optimizer = optim.build(
-        model, "sgd", lr=0.1, momentum=0.9, nesterov=False, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.0, decay_all=True
+        model,
+        "sgd",
+        lr=0.1,
+        momentum=0.9,
+        nesterov=False,
+        betas=(0.9, 0.99),
+        eps=1e-8,
+        rms_decay=0.9,
+        trust=0.001,
+        weight_decay=0.0,
+        decay_all=True,
     )
     arguments: dict[str, Any] = {
         "view": VIEW,
@@ -40,9 +51,17 @@ def _step(model: nn.Module, **changes: Any) -> Step:
         "aux_weight": 0.3,
         "l2": 0.0,
         "l2_layers": (),
+        "class_weights": None,
+        "augmentation": None,
+        "mixing": Mixing(0.0, 0.0, 1.0),
         "seed": 0,
+        "ranks": Ranks(),
     }
     return Step(model, optimizer, **(arguments | changes))
+
+
+def _take(step: Step, batch: Batch, number: int, lr: float, look: bool) -> Outcome:
+    return step(batch, number, lr, look, len(batch))
 
 
 def _batch(size: int = 8, seed: int = 0, white: int | None = None) -> Batch:
@@ -59,7 +78,7 @@ def test_a_step_is_a_plain_loops_step() -> None:
     plain = torch.optim.SGD(reference.parameters(), lr=0.05, momentum=0.9)
     for number in range(3):
         batch = _batch(seed=number)
-        outcome = step(batch, number, 0.05, look=False)
+        outcome = _take(step, batch, number, 0.05, look=False)
         plain.zero_grad()
         loss = nn.functional.cross_entropy(reference((batch.images / 255 - 0.5) / 0.25), batch.labels)
         loss.backward()
@@ -75,7 +94,7 @@ def test_a_step_is_a_plain_loops_step() -> None:
 def test_clipping_is_torchs() -> None:
     ours, reference = _model(), _model()
     batch = _batch()
-    outcome = _step(ours, clip_norm=0.01)(batch, 0, 0.05, look=False)
+    outcome = _take(_step(ours, clip_norm=0.01), batch, 0, 0.05, look=False)
     plain = torch.optim.SGD(reference.parameters(), lr=0.05, momentum=0.9)
     nn.functional.cross_entropy(reference((batch.images / 255 - 0.5) / 0.25), batch.labels).backward()
     norm = nn.utils.clip_grad_norm_(reference.parameters(), 0.01)
@@ -92,8 +111,8 @@ def test_accumulated_gradients_are_those_of_the_whole_batch() -> None:
 
     whole, parts = plain(), plain()
     for size in (8, 7):  # the second after a bad image was left out
-        first = _step(whole)(_batch(size), 0, 0.1, look=True)
-        second = _step(parts, accumulate=4)(_batch(size), 0, 0.1, look=True)
+        first = _take(_step(whole), _batch(size), 0, 0.1, look=True)
+        second = _take(_step(parts, accumulate=4), _batch(size), 0, 0.1, look=True)
         assert second.loss == pytest.approx(first.loss, rel=1e-5)
         assert second.losses["main"] == pytest.approx(first.losses["main"], rel=1e-5)
         assert second.hits == first.hits
@@ -105,17 +124,19 @@ def test_dropout_is_a_function_of_seed_step_and_micro_batch() -> None:
     losses = {}
     for seed, number, accumulate in ((0, 0, 1), (0, 1, 1), (1, 0, 1), (0, 0, 2)):
         torch.manual_seed(number + seed)  # must not matter
-        losses[seed, number, accumulate] = _step(_model(0.5), seed=seed, accumulate=accumulate)(_batch(), number, 0.1, False).loss
+        losses[seed, number, accumulate] = _take(
+            _step(_model(0.5), seed=seed, accumulate=accumulate), _batch(), number, 0.1, False
+        ).loss
         torch.rand(3)
-        again = _step(_model(0.5), seed=seed, accumulate=accumulate)(_batch(), number, 0.1, False).loss
+        again = _take(_step(_model(0.5), seed=seed, accumulate=accumulate), _batch(), number, 0.1, False).loss
         assert again == losses[seed, number, accumulate]
     assert len(set(losses.values())) == 4
 
 
 def test_looking_changes_no_weight_and_measures() -> None:
     looked, not_looked = _model(0.3), _model(0.3)
-    outcome = _step(looked)(_batch(), 0, 0.1, look=True)
-    _step(not_looked)(_batch(), 0, 0.1, look=False)
+    outcome = _take(_step(looked), _batch(), 0, 0.1, look=True)
+    _take(_step(not_looked), _batch(), 0, 0.1, look=False)
     for name, tensor in looked.state_dict().items():
         assert torch.equal(not_looked.state_dict()[name], tensor)
     assert outcome.norms is not None and set(outcome.norms) == {"0", "1", "5"}
@@ -126,12 +147,12 @@ def test_looking_changes_no_weight_and_measures() -> None:
 def test_t06_a_step_on_an_infinite_image_leaves_everything_as_it_was(accumulate: int) -> None:
     model = _model(0.3)
     step = _step(model, accumulate=accumulate)
-    step(_batch(), 0, 0.1, look=False)
+    _take(step, _batch(), 0, 0.1, look=False)
     before = copy.deepcopy(model.state_dict())
     momentum = {name: tensor.clone() for name, tensor in optim.named_state(model, step.optimizer).items()}
 
     model[0].register_forward_hook(lambda module, inputs, output: _spoil(inputs[0], output))
-    outcome = step(_batch(white=5), 1, 0.1, look=True)
+    outcome = _take(step, _batch(white=5), 1, 0.1, look=True)
 
     assert outcome.skipped is not None and outcome.skipped.startswith("loss is")
     assert outcome.first_bad_layer == "0"
@@ -141,7 +162,7 @@ def test_t06_a_step_on_an_infinite_image_leaves_everything_as_it_was(accumulate:
     for name, tensor in optim.named_state(model, step.optimizer).items():
         assert torch.equal(momentum[name], tensor)
     assert all(parameter.grad is None for parameter in model.parameters())
-    assert step(_batch(seed=2), 2, 0.1, look=False).skipped is None
+    assert _take(step, _batch(seed=2), 2, 0.1, look=False).skipped is None
 
 
 def _spoil(images: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
@@ -154,7 +175,7 @@ def test_without_batch_norm_the_bad_image_alone_is_named() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3))
     model[0].register_forward_hook(lambda module, inputs, output: _spoil(inputs[0], output))
-    outcome = _step(model)(_batch(white=5), 0, 0.1, look=False)
+    outcome = _take(_step(model), _batch(white=5), 0, 0.1, look=False)
     assert outcome.bad_keys == ("5.jpg",)
     assert outcome.first_bad_layer == "0"
 
@@ -172,13 +193,13 @@ def test_an_infinite_gradient_of_a_finite_loss_is_skipped_too() -> None:
     model = _model()
     before = copy.deepcopy(model.state_dict())
     model[0].register_forward_hook(lambda module, inputs, output: Steep.apply(output))
-    outcome = _step(model)(_batch(), 0, 0.1, look=False)
+    outcome = _take(_step(model), _batch(), 0, 0.1, look=False)
     assert outcome.skipped is not None and outcome.skipped.startswith("gradient norm is")
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
 
 
 def test_a_batch_with_fewer_than_two_images_is_skipped() -> None:
-    assert _step(_model())(_batch(1), 0, 0.1, look=False).skipped == "1 readable images in the batch"
+    assert _take(_step(_model()), _batch(1), 0, 0.1, look=False).skipped == "1 readable images in the batch"
 
 
 def test_t07_an_infinite_loss_halves_the_loss_scale_and_leaves_the_weights() -> None:
@@ -188,7 +209,7 @@ def test_t07_an_infinite_loss_halves_the_loss_scale_and_leaves_the_weights() -> 
     before = copy.deepcopy(model.state_dict())
     scales = []
     for number in range(3):
-        assert step(_batch(white=0), number, 0.1, look=False).skipped is not None
+        assert _take(step, _batch(white=0), number, 0.1, look=False).skipped is not None
         scales.append(step.scaler.get_scale())
     assert scales == [2.0**15, 2.0**14, 2.0**13]
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
@@ -197,6 +218,6 @@ def test_t07_an_infinite_loss_halves_the_loss_scale_and_leaves_the_weights() -> 
 @pytest.mark.parametrize("count", range(9))
 def test_d01_a_batch_that_bad_images_made_smaller_is_computed_in_parts_of_two_or_more(count: int) -> None:
     model = _model()
-    outcome = _step(model, accumulate=4)(_batch(count), 0, 0.05, look=False)
+    outcome = _take(_step(model, accumulate=4), _batch(count), 0, 0.05, look=False)
     assert (outcome.skipped is None) == (count >= 2)
     assert outcome.images == count

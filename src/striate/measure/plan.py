@@ -287,7 +287,7 @@ def fitting(
     steps, evaluations = int(limit_s / step_s), 1
     for _ in range(8):  # fewer steps need fewer evaluations, which leave room for more steps: it settles at once
         affordable = max(1, int(share * limit_s / max(evaluation_s, 1e-9)))
-        evaluations = min(affordable, steps // every + (steps % every > 0))
+        evaluations = max(1, min(affordable, steps // every + (steps % every > 0)))
         steps = max(0, int((limit_s - evaluations * evaluation_s) / step_s))
     return Duration(steps, steps / per_epoch, step_s, evaluations, evaluation_s, decoding_s, True)
 

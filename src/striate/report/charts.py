@@ -24,6 +24,12 @@ class Series:
     name: str
     look: Look
     curve: Curve
+    is_dotted: bool = True  # whether each value has a marker; curves of many values never do
+
+    @property
+    def has_points(self) -> bool:
+        """Whether markers are drawn."""
+        return self.is_dotted and self.look != "train" and len(self.curve.x_N) <= 60
 
 
 @dataclass(frozen=True)
@@ -142,7 +148,7 @@ def lay_out(chart: Chart) -> Drawn:
     for series in chart.series:
         lines += [(series.look, path) for path in _line(series.curve, x_at, y_at)]
         areas += [(series.look, path) for path in _area(series.curve, x_at, y_at)]
-        if series.look != "train" and len(series.curve.x_N) <= 60:
+        if series.has_points:
             points += [
                 (series.look, x_at(x), y_at(y))
                 for x, y in zip(series.curve.x_N, series.curve.y_N, strict=True)
@@ -181,8 +187,7 @@ def _keys(chart: Chart) -> list[Key]:
         wide = 26 + _LETTER * len(series.name) + 16
         if keys and x + wide - 16 > WIDTH - _RIGHT:
             x, y = 4.0, y + 17
-        has_points = series.look != "train" and len(series.curve.x_N) <= 60
-        keys.append(Key(series.name, series.look, x, y, has_points, bool(np.isfinite(series.curve.low_N).any())))
+        keys.append(Key(series.name, series.look, x, y, series.has_points, bool(np.isfinite(series.curve.low_N).any())))
         x += wide
     return keys
 

@@ -176,8 +176,8 @@ def recipe_groups(facts: Facts) -> list[tuple[str, list[Setting]]]:
         if not isinstance(values, dict):
             continue
         settings = []
-        usual = flat(defaults[group])
-        for name, value in flat(values).items():
+        usual = flattened(defaults[group])
+        for name, value in flattened(values).items():
             is_usual = canonical(value) == canonical(usual.get(name))
             if value is not None and value != {}:
                 origin: Literal["typed", "recipe", "default"] = "default" if is_usual else "recipe"
@@ -193,12 +193,12 @@ def canonical(value: Any) -> str:
     )
 
 
-def flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+def flattened(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     """Nested tables as one, keys joined by points; empty tables stay."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict) and value:
-            flat |= flat(value, f"{before}{key}.")
+            flat |= flattened(value, f"{before}{key}.")
         else:
             flat[f"{before}{key}"] = value
     return flat
@@ -222,7 +222,7 @@ def shown(value: Any) -> str:
 def environment(facts: Facts) -> list[tuple[str, str]]:
     """What the numbers depend on besides the recipe: name and value."""
     rows = []
-    for name, value in flat(facts.environment).items():
+    for name, value in flattened(facts.environment).items():
         if name.split(".")[0] == "command" or value in (None, "", {}, []):
             continue
         size = number(value) if name.endswith("_bytes") else None

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +27,7 @@ from striate.files import free_bytes, refuse, sha256_bytes, sync_folder, to_json
 FORMAT = 1
 Tensors = dict[str, torch.Tensor]
 _WEIGHTS = ("model", "ema")
-_ASIDE = ".tmp-aside"
+ASIDE = ".tmp-aside"
 _DTYPES: Final = {
     torch.float32: "F32",
     torch.float64: "F64",
@@ -79,7 +79,7 @@ def save(folder: Path, step: int, parts: dict[str, Tensors], state: dict[str, An
     """
     began = time.monotonic()
     final = folder / f"step-{step}"
-    temporary, aside = folder / f"step-{step}.tmp-{os.getpid()}", folder / f"step-{step}{_ASIDE}"
+    temporary, aside = folder / f"step-{step}.tmp-{os.getpid()}", folder / f"step-{step}{ASIDE}"
     about = to_json({"format": FORMAT, "step": step, **state}).encode()
     headers = {name: _header(tensors, variant if name in _WEIGHTS else None) for name, tensors in parts.items()}
     size = len(about) + sum(map(len, headers.values()))
@@ -155,7 +155,7 @@ def read(path: Path) -> Checkpoint:
 
     Raises CheckpointError saying which file is missing, cut, altered, not in the manifest, or of a newer format.
     """
-    contents = {name: _verified(path / name, wanted) for name, wanted in _manifest(path).items()}
+    contents = {name: _verified(path / name, wanted) for name, wanted in manifest_of(path).items()}
     unlisted = sorted(file.name for file in path.glob("*.safetensors") if file.name not in contents)
     if unlisted:
         raise CheckpointError(f"{path}: {', '.join(unlisted)} missing from the manifest; the manifest was changed.")
@@ -174,7 +174,7 @@ def read(path: Path) -> Checkpoint:
     return Checkpoint(path, step, tensors["model"], tensors["optimizer"], tensors.get("ema"), state, variant)
 
 
-def _manifest(path: Path) -> dict[str, dict[str, Any]]:
+def manifest_of(path: Path) -> dict[str, dict[str, Any]]:
     """Files of a checkpoint with their "bytes" and "sha256"."""
     manifest = _json(path / "manifest.json")
     written = manifest.get("format") if isinstance(manifest, dict) else None
@@ -182,6 +182,11 @@ def _manifest(path: Path) -> dict[str, dict[str, Any]]:
     if type(written) is int and written > FORMAT:
         raise CheckpointError(
             f"{path}: written by a newer striate (format {written}, this one reads up to {FORMAT}). Update striate."
+        )
+    if type(written) is int and written < FORMAT:
+        raise CheckpointError(
+            f"{path}: of format {written}, older than this striate reads ({FORMAT}). The version that wrote it is in the run's "
+            "environment.json; go on with that one: pip install striate==VERSION"
         )
     if written != FORMAT or not isinstance(files, dict) or not all(map(_FILE.fullmatch, files)):
         raise CheckpointError(f"{path / 'manifest.json'}: not a manifest of format {FORMAT}.")
@@ -242,8 +247,8 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 def sweep(folder: Path) -> list[str]:
     """Removes what a killed save left behind (temporary folders), but for a checkpoint that was about to be replaced and
     was not: that one gets its name back. Returns the names of what is gone."""
-    for old in folder.glob(f"step-*{_ASIDE}"):
-        whole = old.with_name(old.name.removesuffix(_ASIDE))
+    for old in folder.glob(f"step-*{ASIDE}"):
+        whole = old.with_name(old.name.removesuffix(ASIDE))
         if not whole.exists():
             os.rename(old, whole)
     left = [entry for entry in folder.glob("step-*.tmp-*")] if folder.is_dir() else []
@@ -252,8 +257,8 @@ def sweep(folder: Path) -> list[str]:
     return [entry.name for entry in left]
 
 
-def rotate(folder: Path, last_step: int, keep: int, best_step: int | None) -> list[str]:
-    """Deletes all but the newest `keep` checkpoints up to `last_step` and the best one. Returns complaints; a failed
+def rotate(folder: Path, last_step: int, keep: int, spared: Collection[int]) -> list[str]:
+    """Deletes all but the newest `keep` checkpoints up to `last_step` and the `spared` steps. Returns complaints; a failed
     delete only warns.
 
     Call after checkpoint `last_step` is on the disk, never before. Later ones were passed over as damaged when the run
@@ -261,7 +266,7 @@ def rotate(folder: Path, last_step: int, keep: int, best_step: int | None) -> li
     """
     complaints = []
     for step in [step for step in steps_in(folder) if step <= last_step][keep:]:
-        if step == best_step:
+        if step in spared:
             continue
         path = folder / f"step-{step}"
         try:

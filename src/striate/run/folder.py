@@ -49,6 +49,15 @@ class Run:
 
     path: Path
 
+    def __repr__(self) -> str:
+        """The run in one line, as a cell of a notebook shows it."""
+        try:
+            status, best = self.status, self.best
+        except CheckpointError as error:
+            return f"Run({str(self.path)!r}: {error})"
+        scored = f", best top-1 {best['top1']:.2%} ({best['weights']}, step {best['step']:,})" if best and "top1" in best else ""
+        return f"Run({str(self.path)!r}: {status['state']} at step {status['step']:,}{scored})"
+
     @property
     def name(self) -> str:
         """The folder's name."""

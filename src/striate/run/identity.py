@@ -29,8 +29,12 @@ BEGUN = {
 def default_name(data: str, model: str, typed: Typed) -> str:
     """Data, model and six hex digits of the recipe as typed, so that the same command finds its own run."""
     digest = sha256_bytes(json.dumps([typed.base, typed.changes], sort_keys=True, default=str).encode())[:6]
-    place = data if data == "builtin" else Path(data).resolve().name
-    return "-".join(filter(None, (_plain(place), _plain(model.rpartition(":")[2]), digest)))
+    return "-".join(filter(None, (short_name(data), _plain(model.rpartition(":")[2]), digest)))
+
+
+def short_name(data: str) -> str:
+    """DATA as part of a name: its last folder or file."""
+    return _plain(data if data == "builtin" else Path(data).resolve().name)
 
 
 def _plain(text: str) -> str:

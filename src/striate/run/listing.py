@@ -103,9 +103,11 @@ def _facts(folder: Path) -> dict[str, Any]:
     facts: dict[str, Any] = {"model": str(recipe["model"]["name"]), "data": Path(str(data.get("path", ""))).name}
     facts |= _best(folder)
     is_running = is_locked(folder)
-    facts |= _progress(folder, recipe["budget"], int(status["step"]), is_running)
-    state, reason = ("running", "") if is_running else _state(folder, status)
-    return facts | {"state": state, "reason": reason}
+    at, complaint = _newest(folder)
+    state, reason = ("running", "") if is_running else _state(folder, status, at, complaint)
+    # A status that says "running" is as old as its sitting; a run that was killed stands at its checkpoint.
+    step = at or 0 if status["state"] == "running" else int(status["step"])
+    return facts | _progress(folder, recipe["budget"], step, is_running) | {"state": state, "reason": reason}
 
 
 def _table(path: Path) -> dict[str, Any]:
@@ -115,10 +117,9 @@ def _table(path: Path) -> dict[str, Any]:
     return plain
 
 
-def _state(folder: Path, status: dict[str, Any]) -> tuple[State, str]:
-    """How a run stands that no process trains, and why."""
+def _state(folder: Path, status: dict[str, Any], at: int | None, complaint: str) -> tuple[State, str]:
+    """How a run stands that no process trains, and why. at, complaint: see `_newest`."""
     state, reason = status["state"], str(status.get("reason") or "")
-    at, complaint = _newest(folder)
     if state == "failed":
         return "broken", reason
     if state in {"new", "running"}:

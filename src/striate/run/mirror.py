@@ -160,7 +160,7 @@ class Mirror:
         self._write_files((*GROWING, *PREPARED))
         status = {"state": "saved", "step": last_step, "reason": "copied to the mirror"}
         _write(self.path / "status.json", to_json(status).encode())
-        if left := checkpoint.rotate(folder, last_step, keep, best_step):
+        if left := checkpoint.rotate(folder, last_step, keep, [] if best_step is None else [best_step]):
             complaints["delete"] = left[0]
         return complaints
 
@@ -303,7 +303,7 @@ def _fetch(source: Path, folder: Path, sign: Callable[[], None]) -> Path:
 
     Raises CheckpointError naming the file that is missing, or not what the manifest says, on either side; OSError.
     """
-    wanted = {name: str(facts["sha256"]) for name, facts in checkpoint._manifest(source).items()}
+    wanted = {name: str(facts["sha256"]) for name, facts in checkpoint.manifest_of(source).items()}
     temporary = folder / f"{source.name}.tmp-{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -325,7 +325,7 @@ def _fetch(source: Path, folder: Path, sign: Callable[[], None]) -> Path:
 
 def _settle(temporary: Path, final: Path) -> None:
     """Gives a copied checkpoint its name. An older one of that name steps aside; `checkpoint.sweep` knows it."""
-    aside = final.with_name(f"{final.name}{checkpoint._ASIDE}")
+    aside = final.with_name(f"{final.name}{checkpoint.ASIDE}")
     if final.exists():
         shutil.rmtree(aside, ignore_errors=True)
         os.rename(final, aside)
@@ -368,7 +368,7 @@ def _is_copy(source: Path, target: Path) -> bool:
     try:
         if (source / "manifest.json").read_bytes() != (target / "manifest.json").read_bytes():
             return False
-        return all((target / name).stat().st_size == facts["bytes"] for name, facts in checkpoint._manifest(source).items())
+        return all((target / name).stat().st_size == facts["bytes"] for name, facts in checkpoint.manifest_of(source).items())
     except FileNotFoundError:
         return False
 

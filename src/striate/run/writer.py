@@ -2,20 +2,22 @@
 
 What is written is the state at the moment of `begin`, whatever the training does afterwards. One checkpoint is under way at
 a time. After it is on the disk, and only then, best.json names the best one, older ones go, and the mirror gets its copy.
+A mirror slower than the checkpoints come misses some: it gets the newest when it is done with the one before.
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from striate.errors import NonFiniteError
+from striate.errors import NonFiniteError, StriateError
 from striate.files import write_json
 from striate.run import checkpoint
 from striate.run.checkpoint import Saved, Tensors
@@ -40,14 +42,21 @@ Copy = Callable[[Path, int, int, int | None], list[str]]
 class Writer:
     """Writes the checkpoints of one training into a folder.
 
-    keep: how many of the newest stay, beside the best. copy: called with each one that is on the disk.
-    The snapshot's memory, as large as the state, is taken once and used again.
+    keep: how many of the newest stay, beside the best. copy: called with those that are on the disk, one at a time.
+    The snapshot's memory, as large as the state, is taken once and used again. has_failed: whether a checkpoint did not come
+    to the disk. copy_s: what the last copy took.
     """
 
     def __init__(self, folder: Path, keep: int, copy: Copy | None = None) -> None:
         self._folder, self._keep, self._copy = folder, keep, copy
-        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._thread, self._copier = ThreadPoolExecutor(1, "checkpoint"), ThreadPoolExecutor(1, "mirror")
+        self._copying: tuple[int, Future[list[str]]] | None = None
+        self._to_copy: tuple[Path, int, int | None] | None = None
+        self._said: list[str] = []
+        self.copy_s = 0.0
         self._current: Future[Written] | None = None
+        self._ended: deque[Written] = deque()  # on the disk, not yet told
+        self.has_failed = False
         self._room: dict[str, Tensors] = {}
 
     def reserve(self, parts: dict[str, Tensors]) -> None:
@@ -68,28 +77,39 @@ class Writer:
         Returns the seconds that the training stood still. An error of a checkpoint before is raised here, as by `poll`.
         """
         began = time.monotonic()
-        if self._current is not None:
-            self._current.exception()  # waits; whoever polls next hears of it
+        self._end()
         snapshot = self._snapshot(parts)
-        before, self._current = self._current, None
-        if before is not None:
-            before.result()
         self._current = self._thread.submit(self._write, step, snapshot, facts, variant, best)
         return time.monotonic() - began
 
     def poll(self, wait: bool = False) -> Written | None:
-        """The checkpoint that came to the disk since the last call, or None; `wait` for the one under way.
+        """The next checkpoint that came to the disk and was not told yet, or None; `wait` for the one under way and its copy.
 
         Raises ResourceError when the disk does not take it, NonFiniteError when it held a number that is none.
         """
-        if self._current is None or not (wait or self._current.done()):
+        if self._current is not None and (wait or self._current.done()):
+            self._end()
+        self._copy_newest(wait)
+        if not self._ended:
             return None
+        written, said, self._said = self._ended.popleft(), self._said, []
+        return replace(written, complaints=(*written.complaints, *said))
+
+    def _end(self) -> None:
+        """Waits for the checkpoint under way."""
         current, self._current = self._current, None
-        return current.result()
+        if current is not None:
+            try:
+                self._ended.append(current.result())
+            except StriateError:
+                self.has_failed = True
+                raise
 
     def close(self) -> None:
-        """Waits for the checkpoint under way, which is good whatever ended the training."""
+        """Waits for the checkpoint under way and its copy, which are good whatever ended the training."""
         self._thread.shutdown(wait=True)
+        self._copy_newest(wait=True)
+        self._copier.shutdown(wait=True)
 
     def _snapshot(self, parts: dict[str, Tensors]) -> dict[str, Tensors]:
         """Copies on the CPU, in each tensor's own memory order; standard order is made later, by the writing thread."""
@@ -116,14 +136,31 @@ class Writer:
     ) -> Written:
         refuse_non_finite(step, parts)
         saved = checkpoint.save(self._folder, step, parts, facts, variant)
-        best_step = None
         if best is not None:
             write_json(self._folder.parent / "best.json", best)
-            best_step = best["step"]
-        complaints = checkpoint.rotate(self._folder, step, self._keep, best_step)
-        if self._copy is not None:
-            complaints += self._copy(saved.path, step, self._keep, best_step)
+        copying = self._copying
+        spared = [best["step"]] if best is not None else []
+        complaints = checkpoint.rotate(self._folder, step, self._keep, spared + ([copying[0]] if copying else []))
+        self._to_copy = (saved.path, step, best["step"] if best is not None else None)
         return Written(step, saved, tuple(complaints))
+
+    def _copy_newest(self, wait: bool) -> None:
+        """Gives the newest checkpoint to the mirror, unless it is still busy with one; `wait` until all is copied."""
+        while self._copy is not None:
+            if self._copying is not None and (wait or self._copying[1].done()):
+                self._said += self._copying[1].result()
+                self._copying = None
+            if self._copying is None and self._to_copy is not None:
+                (path, step, best_step), self._to_copy = self._to_copy, None
+                self._copying = (step, self._copier.submit(self._copied, self._copy, path, step, best_step))
+            if not wait or (self._copying is None and self._to_copy is None):
+                return
+
+    def _copied(self, copy: Copy, path: Path, step: int, best_step: int | None) -> list[str]:
+        began = time.monotonic()
+        said = copy(path, step, self._keep, best_step)
+        self.copy_s = time.monotonic() - began
+        return said
 
 
 def refuse_non_finite(step: int, parts: dict[str, Tensors]) -> None:

@@ -57,6 +57,7 @@ class Training:
     scored: list[Images]
     augmentation: Augmentation
     is_batched: bool
+    on_device: torch.Tensor | None
     order: Order
     step: Step
     state: State
@@ -169,6 +170,8 @@ def _put_together(recipe: Recipe, run: Run, splits: Splits, device: torch.device
     notes: list[str] = []
     if not o.deterministic:
         notes.append("Not deterministic (--no-deterministic): the same command may give other bits, also after a resume.")
+    if b.time is not None and not schedule.ends(o.schedule):
+        notes.append(f"--schedule {o.schedule} keeps its rule: it is not laid out to end with --for {b.time}.")
     if o.lr_scaling != "none":
         notes.append(schedule.peak_in_words(o.lr, o.lr_scaling, o.batch_size, o.lr_batch_size))
     if ranks.world > 1 and normalises_batches(model):
@@ -187,6 +190,7 @@ def _put_together(recipe: Recipe, run: Run, splits: Splits, device: torch.device
         [],
         augmentation,
         is_batched,
+        None,
         order,
         step,
         state,
@@ -203,6 +207,8 @@ def _open_sources(training: Training, splits: Splits, progress: Progress) -> Non
     recipe, workers, notes = training.recipe, training.workers, training.notes
     training.source, more = _source(recipe, splits.train, None, workers, progress)
     notes += more
+    if training.is_batched and isinstance(training.source, resident.Resident) and training.device.type != "cpu":
+        training.on_device = training.source.on(training.device)
     sample = machine.permutation(recipe.optim.seed, "train sample", 0, len(splits.train))
     part = splits.train.select(np.sort(sample[: min(TRAIN_SAMPLE, len(splits.val or splits.train))]), "train-sample")
     if splits.val is not None:

@@ -25,7 +25,7 @@ from striate.ranks import Ranks, local_rank
 from striate.recipe import Recipe, seconds
 from striate.run.folder import Run
 from striate.run.log import Record
-from striate.run.writer import Copy, Writer
+from striate.run.writer import Copy, Writer, Written
 from striate.train import bad_images, budget, schedule, scoring
 from striate.train.budget import Clock, Costs, Stop
 from striate.train.build import Training, build
@@ -87,6 +87,8 @@ def steps(
             state.step,
             None,
             training.workers,
+            batched=training.is_batched,
+            on_device=training.on_device,
         )
         ending.callback(batches.close)
         is_between_steps = True
@@ -164,7 +166,8 @@ def steps(
                 raise
             raise ResourceError(_out_of_memory(training)) from error
         except (DataError, ResourceError):
-            if state.step > saved_step and is_between_steps:  # what stops the run now must not cost the steps since the last save
+            # What stops the run now must not cost the steps since the last save, unless it was a save that failed.
+            if state.step > saved_step and is_between_steps and not writer.has_failed:
                 with contextlib.suppress(StriateError):
                     state.elapsed_s = clock.elapsed_s()
                     _save(training, writer)
@@ -222,18 +225,20 @@ def _next(training: Training, batches: Iterator[Batch]) -> Generator[Record, Non
 
 
 def _told(training: Training, writer: Writer, pace: Pace, wait: bool = False) -> Iterator[Record]:
-    """The checkpoint that came to the disk meanwhile. A save that failed in the first process stops all of them."""
-    ranks, error, written = training.ranks, None, None
+    """The checkpoints that came to the disk meanwhile. A save that failed in the first process stops all of them."""
+    ranks, error = training.ranks, None
+    ended: list[Written] = []
     if ranks.is_first:
         try:
-            written = writer.poll(wait)
+            while (written := writer.poll(wait)) is not None:
+                ended.append(written)
         except StriateError as caught:
             error = caught
     if ranks.most([error is not None])[0]:
         ranks.raise_any(error)
-    if written is not None:
+    for written in ended:
         saved = written.saved
-        pace.saved(saved.seconds)
+        pace.saved(saved.seconds + writer.copy_s)
         facts = {"name": saved.path.name, "seconds": saved.seconds, "bytes": saved.size_bytes, "stall_s": pace.stall_s}
         yield Record("checkpoint", written.step, facts)
         for complaint in written.complaints:

@@ -60,6 +60,9 @@ def resolve(recipe: Recipe, splits: Splits, device: torch.device, keeps_orientat
             f"--data.resident {recipe.data.resident}: decoded, the training images take about {needed / 1e9:.2f} GB; "
             f"up to {resident.MEMORY_SHARE:.0%} of the free memory is used for that."
         )
+    if recipe.augment.execution == "auto":
+        on_device = device.type == "cuda" and recipe.data.resident == "yes"
+        recipe = change(recipe, {"augment.execution": "batched" if on_device else "per-image"})
     is_grey = recipe.data.colour == "grey"
     view = View(
         size_px=recipe.data.size_px,

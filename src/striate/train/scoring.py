@@ -59,7 +59,9 @@ def evaluate(training: Training, stop: Stop, pace: Pace) -> list[Record] | None:
     """
     state = training.state
     networks = {"raw": state.model} | ({"EMA": state.average.model} if state.average is not None else {})
+    deciding = "EMA" if state.average is not None else "raw"
     records = []
+    judged: dict[str, Any] = {}
     judge = training.scored[0].split
     for images in training.scored:
         for weights, model in networks.items():
@@ -70,22 +72,22 @@ def evaluate(training: Training, stop: Stop, pace: Pace) -> list[Record] | None:
                 return None
             facts |= {"split": images.split, "weights": weights, "epoch": state.step / training.steps_per_epoch}
             records.append(Record("evaluation", state.step, facts))
-            deciding = weights == ("EMA" if state.average is not None else "raw")
-            if images.split != judge or not deciding:
-                continue
-            state.plateau = state.plateau.seen(facts["top1"], training.recipe.optim.plateau)
-            state.since_best += 1
-            if state.best is None or facts["top1"] > state.best["top1"]:
-                state.since_best = 0
-                state.best = {
-                    "step": state.step,
-                    "checkpoint": f"step-{state.step}",
-                    "split": judge,
-                    "weights": weights,
-                    "top1": facts["top1"],
-                    "top5": facts["top5"],
-                    "loss": facts["loss"],
-                }
+            if images.split == judge and weights == deciding:
+                judged = facts
+    # Only now, when nothing can interrupt it any more: what is done in part would count twice.
+    state.plateau = state.plateau.seen(judged["top1"], training.recipe.optim.plateau)
+    state.since_best += 1
+    if state.best is None or judged["top1"] > state.best["top1"]:
+        state.since_best = 0
+        state.best = {
+            "step": state.step,
+            "checkpoint": f"step-{state.step}",
+            "split": judge,
+            "weights": deciding,
+            "top1": judged["top1"],
+            "top5": judged["top5"],
+            "loss": judged["loss"],
+        }
     state.evaluated_step = state.step
     state.evaluations += 1
     return records

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from striate.data import mixing
-from striate.data.batched import apply as batched
 from striate.data.augment.draw import Augmentation
+from striate.data.batched import apply as batched
 from striate.data.loader import Batch
 from striate.data.order import bounds
 from striate.machine import reseed_torch

@@ -24,7 +24,7 @@ from striate.data.index import Index
 from striate.data.layouts.splits import Splits
 from striate.data.loader import Batch, Streaming, Workers, ordered_batches, train_batches
 from striate.data.order import steps_per_epoch
-from striate.errors import ResourceError
+from striate.errors import DataError, ResourceError
 from striate.evaluate.predict import predict, scoring_batch_size
 from striate.measure import plan
 from striate.ranks import Ranks
@@ -39,9 +39,9 @@ from striate.train.vitals import peak_memory_bytes
 from striate.view import View
 
 # Seconds for each thing that is looked at, and for one step of a slow network.
-LOOK_S, STEP_S = 2.5, 2.0
+LOOK_S, STEP_S = 2.0, 1.0
 # How often network alone and everything together take turns.
-ROUNDS = 3
+ROUNDS = 2
 # Images that are decoded of a set that training would hold in memory.
 DECODED = 1024
 # What a record in log.jsonl holds beside what a step returns; and the records of an evaluation with its save.
@@ -213,14 +213,14 @@ def _batches(training: Training) -> contextlib.closing[Generator[Batch]]:
 
 
 def _step(training: Training, batch: Batch, look: bool) -> Outcome:
-    """A step as the loop takes it, done when this returns."""
+    """A step as the loop takes it, done when this returns; at a rate of 0, so that nothing can diverge."""
     state = training.state
-    outcome = training.step(batch, state.step, training.recipe.optim.lr, look, len(batch))
+    outcome = training.step(batch, state.step, 0.0, look, len(batch))
     state.step += 1
     if state.average is not None:
         state.average.update(state.model)
-    if training.device.type == "cuda":
-        torch.cuda.synchronize(training.device)
+    if training.device.type != "cpu":
+        torch.accelerator.synchronize(training.device)
     return outcome
 
 
@@ -260,6 +260,8 @@ def _settle(training: Training) -> _Trial:
     o = training.recipe.optim
     with _batches(training) as batches:
         batch = next(batches)
+    if not len(batch):
+        raise DataError(f"{training.train.root}: no image of the first batch can be read ({batch.bad[0][0]}: {batch.bad[0][1]}).")
     # A GPU is fast enough for whole batches, and photos that are cut on the device cannot be taken by halves.
     is_whole = training.device.type != "cpu" or training.is_batched
     size = len(batch) if is_whole else min(len(batch), max(8, 2 * o.accumulate))

@@ -49,8 +49,10 @@ def views(photos: torch.Tensor, plan: Plan, augmentation: Augmentation) -> torch
     expect(photos, "N H W 3", "photos")
     with torch.autocast(photos.device.type, enabled=False):
         chosen_BHW3 = photos if plan.photos_B is None else photos[plan.photos_B]
-        x, y = (resampling.Axis(*place_6B) for place_6B in plan.place_26B)
-        views_BSS3 = resampling.resize(chosen_BHW3, x, y, augmentation.size_px, augmentation.interpolation)
+        x, y = (resampling.Axis(plan.longest_px, *place_6B) for place_6B in plan.place_26B)
+        views_BSS3 = resampling.resize(
+            chosen_BHW3, x, y, plan.columns_first_b, plan.rows_first_b, augmentation.size_px, augmentation.interpolation
+        )
         for name, number, first, last in plan.groups:
             rows_b, numbers_b6 = plan.rows_RB[number, first:last], plan.numbers_RB6[number, first:last]
             if last - first == len(views_BSS3):

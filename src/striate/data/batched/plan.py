@@ -16,6 +16,7 @@ import torch
 
 from striate.data.augment import geometry, policy
 from striate.data.augment.draw import Drawn
+from striate.data.batched import resampling
 
 _NUMBERS: Final = 6  # of an operation, at most: a matrix
 _NOWHERE: Final = (0, 0, 0, 0)
@@ -35,7 +36,8 @@ class Plan:
     """The parameters of B views.
 
     photos_B: [B] int64, where the photos stand in the block that holds them; None where the block is these photos.
-    place_26B: [2, 6, B] int64, along x and along y what `resampling.Axis` names.
+    place_26B: [2, 6, B] int64, along x and along y what `resampling.Axis` names. longest_px: the larger side of any resized
+    photo. columns_first_b, rows_first_b: rows of the batch, by `resampling.is_rows_first`.
     groups: the operations on the finished crops, in order; rows_RB: [R, B] int64, in each round the images sorted by their
     operation; numbers_RB6: [R, B, 6] float64, in the same order.
     erased_B4, cutout_B4: rectangles, or None where no image has one. noise_B: what the erased ones' noise is made from.
@@ -44,6 +46,9 @@ class Plan:
 
     photos_B: torch.Tensor | None
     place_26B: torch.Tensor
+    longest_px: int
+    columns_first_b: torch.Tensor
+    rows_first_b: torch.Tensor
     groups: tuple[Group, ...]
     rows_RB: torch.Tensor
     numbers_RB6: torch.Tensor
@@ -65,13 +70,18 @@ class Plan:
 def planned(drawn: Sequence[Drawn], size_px: int, photos_B: torch.Tensor | None = None) -> Plan:
     """The plan for a batch, from the parameters of each of its images."""
     count = len(drawn)
-    place_26B = np.array(
+    place_2B6 = np.array(
         [
             [(one.left, one.width, one.resized_width, one.offset_x, one.shift_x, one.flipped) for one in drawn],
             [(one.top, one.height, one.resized_height, one.offset_y, one.shift_y, False) for one in drawn],
         ],
         dtype=np.int64,
     ).reshape(2, count, 6)
+    rows_first = [
+        row
+        for row, one in enumerate(drawn)
+        if resampling.is_rows_first(one.width, one.height, one.resized_width, one.resized_height)
+    ]
     groups: list[Group] = []
     rounds = list(zip(*(_operations(one, size_px) for one in drawn), strict=True))
     rows_RB = np.empty((len(rounds), count), dtype=np.int64)
@@ -92,7 +102,10 @@ def planned(drawn: Sequence[Drawn], size_px: int, photos_B: torch.Tensor | None 
     some_erased, some_cut = any(areas), any(one.cutout for one in drawn)
     return Plan(
         photos_B,
-        torch.from_numpy(place_26B.transpose(0, 2, 1).copy()),
+        torch.from_numpy(place_2B6.transpose(0, 2, 1).copy()),
+        max((max(one.resized_width, one.resized_height) for one in drawn), default=0),
+        torch.tensor(sorted({*range(count)} - {*rows_first}), dtype=torch.int64),
+        torch.tensor(rows_first, dtype=torch.int64),
         tuple(groups),
         torch.from_numpy(rows_RB),
         torch.from_numpy(numbers_RB6),

@@ -15,21 +15,22 @@ import torch
 
 from striate.view import Interpolation
 
-# Half width of each filter in output pixels, or stored ones where the photo grows.
-_SUPPORT: Final[dict[Interpolation, float]] = {"bilinear": 1.0, "bicubic": 2.0, "lanczos": 3.0}
 _CUBIC: Final = -0.5  # Keys' a: Pillow's bicubic
+_LOBES: Final = 3  # of Pillow's Lanczos filter
 _BITS: Final = 22  # of Pillow's weights
 _HALF: Final = 1 << 11
 
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """Where the pixels of a view lie along one axis of each photo. All [B] int64 on one device.
+    """Where the pixels of a view lie along one axis of each photo. [B] int64 each, on one device.
 
-    start, length: the box of the stored photo, in its pixels. resized: how many pixels the box is resized to. first: which
-    of these is the view's first. moved: the view's content moves by so many pixels, and black comes in. mirrored: 0 or 1.
+    longest_px: the largest of `resized`. start, length: the box of the stored photo, in its pixels. resized: how many
+    pixels the box is resized to. first: which of these is the view's first. moved: the view's content moves by so many
+    pixels, and black comes in. mirrored: 0 or 1.
     """
 
+    longest_px: int
     start: torch.Tensor
     length: torch.Tensor
     resized: torch.Tensor
@@ -39,7 +40,8 @@ class Axis:
 
     def part(self, rows: torch.Tensor) -> Axis:
         """The same of some photos: rows [b] int64."""
-        return Axis(*(value[rows] for value in (self.start, self.length, self.resized, self.first, self.moved, self.mirrored)))
+        values = (self.start, self.length, self.resized, self.first, self.moved, self.mirrored)
+        return Axis(self.longest_px, *(value[rows] for value in values))
 
     def positions(self, size_px: int) -> tuple[torch.Tensor, torch.Tensor]:
         """For each pixel of the view: which pixel of the resized box it is, and whether it is one at all. [B, S] each."""
@@ -49,22 +51,28 @@ class Axis:
         return self.first[:, None] + seen_BS.clamp(0, size_px - 1), is_inside_BS
 
 
-def resize(images_BHW3: torch.Tensor, x: Axis, y: Axis, size_px: int, interpolation: Interpolation) -> torch.Tensor:
+def is_rows_first(width: int, height: int, resized_width: int, resized_height: int) -> bool:
+    """Whether Pillow resizes along y before x: where that leaves clearly less to do along x."""
+    return height > resized_height and height - resized_height > 2 * (width - resized_width)
+
+
+def resize(
+    images_BHW3: torch.Tensor, x: Axis, y: Axis, columns_first_b: torch.Tensor, rows_first_b: torch.Tensor, size_px: int,
+    interpolation: Interpolation,
+) -> torch.Tensor:  # fmt: skip
     """Views of a batch of stored photos: uint8 [B, H, W, 3] to uint8 [B, S, S, 3].
 
-    H, W: of the largest; what lies outside a photo's box does not matter.
+    H, W: of the largest; what lies outside a photo's box does not matter. columns_first_b, rows_first_b: every photo once,
+    by `is_rows_first`.
     """
     if interpolation == "nearest":
         return _picked(images_BHW3, x, y, size_px)
     views_BSS3 = images_BHW3.new_empty((len(images_BHW3), size_px, size_px, 3))
-    # Pillow turns to the rows first where that leaves clearly fewer of them to be resized along the other axis.
-    is_rows_first_B = (y.length > y.resized) & (y.length - y.resized > 2 * (x.length - x.resized))
-    for rows_first in (False, True):
-        rows_b = (is_rows_first_B == rows_first).nonzero()[:, 0]
+    for rows_b, rows_first in ((columns_first_b, False), (rows_first_b, True)):
+        if len(rows_b) == len(images_BHW3):
+            return _resized(images_BHW3, x, y, size_px, interpolation, rows_first)
         if len(rows_b):
-            every = len(rows_b) == len(images_BHW3)
-            images_bHW3 = images_BHW3 if every else images_BHW3[rows_b]
-            views_BSS3[rows_b] = _resized(images_bHW3, x.part(rows_b), y.part(rows_b), size_px, interpolation, rows_first)
+            views_BSS3[rows_b] = _resized(images_BHW3[rows_b], x.part(rows_b), y.part(rows_b), size_px, interpolation, rows_first)
     return views_BSS3
 
 
@@ -81,7 +89,7 @@ def _resized(
     else:
         pixels_bPW = images_bHW3.transpose(2, 3).reshape(count, height * 3, width).float()
         views_bS3S = _from_left(down_bSH, _from_right(pixels_bPW, across_bSW).view(count, height, 3 * size_px))
-    return views_bS3S.view(count, size_px, 3, size_px).transpose(2, 3).to(torch.uint8)
+    return views_bS3S.view(count, size_px, 3, size_px).transpose(2, 3).to(torch.uint8, memory_format=torch.contiguous_format)
 
 
 def _from_left(weights_bSP: torch.Tensor, levels_bPN: torch.Tensor) -> torch.Tensor:
@@ -134,7 +142,7 @@ def _filtered(distance: torch.Tensor, interpolation: Interpolation) -> torch.Ten
         near = ((_CUBIC + 2) * x - (_CUBIC + 3)) * x * x + 1
         far = (((x - 5) * x + 8) * x - 4) * _CUBIC
         return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
-    return torch.where(x < _SUPPORT["lanczos"], torch.sinc(x) * torch.sinc(x / _SUPPORT["lanczos"]), 0.0)
+    return torch.where(x < _LOBES, torch.sinc(x) * torch.sinc(x / _LOBES), 0.0)
 
 
 def _picked(images_BHW3: torch.Tensor, x: Axis, y: Axis, size_px: int) -> torch.Tensor:
@@ -146,10 +154,10 @@ def _picked(images_BHW3: torch.Tensor, x: Axis, y: Axis, size_px: int) -> torch.
 
 
 def _nearest(axis: Axis, size_px: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The stored pixel of each pixel of the view, and whether there is one: [B, S] each."""
     position_BS, is_inside_BS = axis.positions(size_px)
-    scale_B = axis.length.double() / axis.resized
-    most = int(axis.resized.max())
-    steps_BR = scale_B[:, None].repeat(1, most)
+    scale_B1 = (axis.length.double() / axis.resized)[:, None]
+    steps_BR = scale_B1.expand(-1, axis.longest_px).clone()
     steps_BR[:, 0] *= 0.5
     pixel_BS = steps_BR.cumsum(1).gather(1, position_BS).long()
     return axis.start[:, None] + torch.minimum(pixel_BS, axis.length[:, None] - 1), is_inside_BS
