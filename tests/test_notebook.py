@@ -51,7 +51,7 @@ def test_the_notebook_of_the_documentation(tmp_path):
     notebook = nbformat.read(DOCS / "first-run.ipynb", as_version=4)
     nbformat.validate(notebook)
     assert all(not cell.outputs for cell in notebook.cells if cell.cell_type == "code"), "it is kept without outputs"
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     data, stopped, ended, scored, named, link = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert "3000 images to train on, 480 to validate, 12 classes" in text_of(data)
     if "Run this cell again to go on." in text_of(stopped):  # a fast machine is done before the time is up
@@ -96,7 +96,7 @@ def test_the_stop_button_saves_and_the_same_cell_goes_on(tmp_path):
     sources = ["import os; print(os.getpgrp())", *[TRAINING.format(photos=str(photos))] * 3]
     notebook = new_notebook(cells=[new_code_cell(source) for source in sources])
     first, stopped, ended, done = notebook.cells
-    client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}})
+    client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
     with client.setup_kernel():
         client.execute_cell(first, 0)
         group = int(text_of(first))

@@ -13,6 +13,7 @@ import os
 import platform
 import random
 import sys
+import threading
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -177,6 +178,20 @@ def threads_wanted() -> int:
 def use_threads(count: int) -> None:
     """Sets torch's threads for one operation; one per core is best, more than cores is ruinous."""
     torch.set_num_threads(max(1, count))
+
+
+def step_back() -> None:
+    """Lets the training's threads go before the calling one, where the system gives each thread a priority (Linux)."""
+    if sys.platform.startswith("linux"):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+
+
+def queued_s() -> float:
+    """Seconds that the calling thread stood in the queue for a processor so far; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0  # not Linux, or a kernel without these counts
 
 
 def keep_freed_memory() -> bool:

@@ -65,7 +65,7 @@ def text_of(page: Path) -> str:
     """What a reader sees."""
     body = page.read_text().partition("<body>")[2]
     words = re.sub(r"<[^>]+>", " ", re.sub(r"<svg.*?</svg>", "", body, flags=re.DOTALL))
-    return re.sub(r"[ \n]+", " ", words.replace("&lt;", "<").replace("&gt;", ">").replace("&#39;", "'"))
+    return re.sub(r"[ \n\u00a0]+", " ", words.replace("&lt;", "<").replace("&gt;", ">").replace("&#39;", "'"))
 
 
 def test_the_page_lies_beside_the_runs_and_needs_nothing_from_outside(runs):

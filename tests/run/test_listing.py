@@ -188,23 +188,18 @@ def test_hundreds_of_runs_take_less_than_two_seconds_and_no_torch(tmp_path):
     for number in range(1, 300):
         shutil.copytree(first, tmp_path / "runs" / f"run-{number}")
     code = (
-        "import sys, time; began = time.perf_counter(); from striate.cli import run\n"
+        "import sys, time; from striate.cli import run\n"
         f"assert run(['runs', {str(tmp_path / 'runs')!r}, '--json']) == 0\n"
         "assert not {'torch', 'pyarrow', 'matplotlib'} & set(sys.modules)\n"
-        "print(time.perf_counter() - began, file=sys.stderr)"
+        "print(time.process_time(), file=sys.stderr)"
     )
-    took = []
-    for _ in range(3):  # another process of this machine may be busy
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr
-        took.append(float(done.stderr))
-        if took[-1] < 2:
-            break
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stderr) < 2  # of processor time: another process of this machine may be busy
     plain = json.loads(done.stdout.splitlines()[-1])
     assert len(plain["runs"]) == 300 and plain["runs"][0]["state"] == "done" and plain["others"] == 0
     table = done.stdout.splitlines()[:301]
     assert max(map(len, table)) <= 100 and table[0].split()[:3] == ["run", "state", "steps"]
-    assert min(took) < 2, took
 
 
 def test_the_verb_says_what_is_broken_below_the_table(tmp_path, capsys):

@@ -225,7 +225,7 @@ class Machine:
         state = training.state
         names = ("step", "elapsed_s", "plan", "evaluated_step", "evaluations")
         self.saves.append((state.step, {name: getattr(state, name) for name in names}))
-        self.under_way = Written(state.step, Saved(SimpleNamespace(name=f"step-{state.step}"), self.save_s, 1), ())  # type: ignore[arg-type]
+        self.under_way = Written(state.step, Saved(SimpleNamespace(name=f"step-{state.step}"), self.save_s, 1), self.save_s, ())  # type: ignore[arg-type]
         return self.save_s / 10
 
     def poll(self, wait: bool = False) -> Written | None:

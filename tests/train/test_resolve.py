@@ -62,3 +62,20 @@ def test_axes_that_are_given_stay(splits: Splits) -> None:
     given = tuple(number / 10 for number in range(9))
     recipe, _, _ = resolved(splits, augment__lighting=0.1, augment__lighting_from="dataset", augment__lighting_axes=given)
     assert recipe.augment.lighting_axes == given
+
+
+def test_photos_are_not_stored_smaller_than_the_network_sees_them(splits: Splits) -> None:
+    """A recipe for 64 px keeps photos at 80; with a larger --img-size training would see them blurred, and scoring sharp."""
+    recipe, notes, _ = resolved(splits, data__size_px=96, data__shrink_px=80)
+    assert recipe.data.shrink_px == 120
+    assert "--data.shrink-px 120: 80 is less than --img-size 96." in notes
+    for kept in ({"data__shrink_px": 40}, {"data__shrink_px": 0}):
+        recipe, notes, _ = resolved(splits, **kept)
+        assert recipe.data.shrink_px == kept["data__shrink_px"]
+        assert not any("shrink" in note for note in notes)
+
+
+@pytest.mark.parametrize("resident", ["yes", "no"])
+def test_batches_are_augmented_on_a_gpu_only(splits: Splits, resident: str) -> None:
+    assert resolved(splits, data__resident=resident)[0].augment.execution == "per-image"
+    assert resolved(splits, data__resident=resident, augment__execution="batched")[0].augment.execution == "batched"

@@ -92,6 +92,7 @@ def test_the_facts_are_those_of_the_training_itself(images, tmp_path, monkeypatc
     weights = plan.size_bytes(saved.model.values())
     assert found.memory.parts["parameters"] == found.memory.parts["average"] == weights
     assert found.memory.parts["optimiser"] == plan.size_bytes(saved.optimizer.values())
+    assert found.memory.parts["copy for saving"] == 2 * weights + found.memory.parts["optimiser"]
     # By hand, for 8 images of float32: pixels, what batch norm and what the ReLU's and pooling's backward need, pooled, hidden.
     by_hand = 4 * 8 * (3 * 32 * 32 + 2 * 16 * 16 * 16 + 256 + 64)
     assert found.memory.parts["activations"] == pytest.approx(by_hand, rel=0.01)

@@ -189,7 +189,8 @@ def _share(run: Compared) -> str:
 
 
 def _p(chance: float) -> str:
-    return "p < 0.001" if chance < 0.001 else f"p = {chance:.2g}"
+    words = "p < 0.001" if chance < 0.001 else f"p = {chance:.2g}"
+    return words.replace(" ", "\u00a0")
 
 
 def cautions(runs: Sequence[Compared]) -> list[str]:

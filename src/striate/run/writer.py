@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from striate import machine
 from striate.errors import NonFiniteError, StriateError
 from striate.files import write_json
 from striate.run import checkpoint
@@ -28,10 +29,14 @@ _CHECKED = 1 << 20
 
 @dataclass(frozen=True)
 class Written:
-    """A checkpoint that is on the disk. complaints: what went wrong beside it, in words."""
+    """A checkpoint that is on the disk.
+
+    alone_s: what it would have taken without a training that goes first. complaints: what went wrong beside it, in words.
+    """
 
     step: int
     saved: Saved
+    alone_s: float
     complaints: tuple[str, ...]
 
 
@@ -49,7 +54,9 @@ class Writer:
 
     def __init__(self, folder: Path, keep: int, copy: Copy | None = None) -> None:
         self._folder, self._keep, self._copy = folder, keep, copy
-        self._thread, self._copier = ThreadPoolExecutor(1, "checkpoint"), ThreadPoolExecutor(1, "mirror")
+        self._thread, self._copier = (
+            ThreadPoolExecutor(1, name, initializer=machine.step_back) for name in ("checkpoint", "mirror")
+        )
         self._copying: tuple[int, Future[list[str]]] | None = None
         self._to_copy: tuple[Path, int, int | None] | None = None
         self._said: list[str] = []
@@ -134,15 +141,17 @@ class Writer:
     def _write(
         self, step: int, parts: dict[str, Tensors], facts: dict[str, Any], variant: str | None, best: dict[str, Any] | None
     ) -> Written:
+        queued_s = machine.queued_s()
         refuse_non_finite(step, parts)
         saved = checkpoint.save(self._folder, step, parts, facts, variant)
+        queued_s = machine.queued_s() - queued_s
         if best is not None:
             write_json(self._folder.parent / "best.json", best)
         copying = self._copying
         spared = [best["step"]] if best is not None else []
         complaints = checkpoint.rotate(self._folder, step, self._keep, spared + ([copying[0]] if copying else []))
         self._to_copy = (saved.path, step, best["step"] if best is not None else None)
-        return Written(step, saved, tuple(complaints))
+        return Written(step, saved, max(0.0, saved.seconds - queued_s), tuple(complaints))
 
     def _copy_newest(self, wait: bool) -> None:
         """Gives the newest checkpoint to the mirror, unless it is still busy with one; `wait` until all is copied."""

@@ -23,6 +23,7 @@ def opened(story: Story) -> Iterator[Write]:
     MLflow can take no value back and would hold a step twice, so of each number only steps after its last are written.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nobody asked for it
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # it tells of each table that it makes
     from mlflow.entities import Metric, Param
     from mlflow.tracking import MlflowClient
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import queue
 import threading
 import time
@@ -38,10 +38,9 @@ def require(names: Iterable[str]) -> None:
         if name not in TRACKERS:
             raise UserError(f"--track {name}: no such tracker.{nearest(name, TRACKERS)} There are: {', '.join(TRACKERS)}.")
         for package in TRACKERS[name][1]:
-            try:
-                importlib.import_module(package)
-            except ImportError as error:
-                raise missing_package(package, "track") from error
+            found = importlib.util.find_spec(package)
+            if found is None or found.origin is None:  # no origin: a mere folder of that name, as W&B leaves one where it ran
+                raise missing_package(package, "track")
 
 
 class Trackers:

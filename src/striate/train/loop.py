@@ -238,7 +238,7 @@ def _told(training: Training, writer: Writer, pace: Pace, wait: bool = False) ->
         ranks.raise_any(error)
     for written in ended:
         saved = written.saved
-        pace.saved(saved.seconds + writer.copy_s)
+        pace.saved(written.alone_s + writer.copy_s)
         facts = {"name": saved.path.name, "seconds": saved.seconds, "bytes": saved.size_bytes, "stall_s": pace.stall_s}
         yield Record("checkpoint", written.step, facts)
         for complaint in written.complaints:

@@ -58,7 +58,7 @@ class Pace:
         return {"step_s": self.step_s or None, "evaluation_s": self._evaluation_s}
 
     def saved(self, duration_s: float) -> None:
-        """A checkpoint took that long until it was on the disk, most of it beside the training."""
+        """A checkpoint and its copy take that long when the training waits for them, as it does at the end."""
         self.save_s = duration_s
 
     def stood_still(self, duration_s: float) -> None:

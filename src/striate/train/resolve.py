@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from striate.data import decode, resident, views
 from striate.data.augment import colour
 from striate.data.index import Index
 from striate.data.layouts.splits import Splits
-from striate.errors import DataError
+from striate.errors import DataError, UserError
 from striate.recipe import Recipe, change
 from striate.view import IMAGENET_GREY_MEAN, IMAGENET_GREY_STD, IMAGENET_MEAN, IMAGENET_STD, View
 
@@ -37,7 +38,7 @@ def resolve(recipe: Recipe, splits: Splits, device: torch.device, keeps_orientat
     keeps_orientation: whether the layout's images are taken as they lie (ILSVRC, Tiny ImageNet), EXIF ignored.
     Raises DataError when none of a sample of the images can be read.
     """
-    changes: dict[str, object] = {}
+    changes: dict[str, Any] = {}
     notes: list[str] = []
     if recipe.data.size_px == 0:
         side = median_side_px(splits.train)
@@ -46,6 +47,10 @@ def resolve(recipe: Recipe, splits: Splits, device: torch.device, keeps_orientat
         notes.append(f"--img-size {size}: the images' shorter side is about {side} px.")
     if recipe.data.exif == "auto":
         changes["data.exif"] = "off" if keeps_orientation else "on"
+    size_px = changes.get("data.size_px", recipe.data.size_px)
+    if 0 < recipe.data.shrink_px < size_px:  # a recipe for smaller images: training would see them blurred, and scoring sharp
+        changes["data.shrink_px"] = round(1.25 * size_px)
+        notes.append(f"--data.shrink-px {changes['data.shrink_px']}: {recipe.data.shrink_px} is less than --img-size {size_px}.")
     precision = machine.choose_precision(recipe.optim.precision, device)
     if recipe.optim.precision == "auto":
         changes["optim.precision"] = precision
@@ -60,6 +65,8 @@ def resolve(recipe: Recipe, splits: Splits, device: torch.device, keeps_orientat
             f"--data.resident {recipe.data.resident}: decoded, the training images take about {needed / 1e9:.2f} GB; "
             f"up to {resident.MEMORY_SHARE:.0%} of the free memory is used for that."
         )
+    if recipe.augment.execution == "batched" and device.type == "mps":
+        raise UserError("--augment.execution batched: needs 64-bit numbers, which this device has not. Leave it out.")
     if recipe.augment.execution == "auto":
         on_device = device.type == "cuda" and recipe.data.resident == "yes"
         recipe = change(recipe, {"augment.execution": "batched" if on_device else "per-image"})

@@ -82,7 +82,9 @@ def forecast(
             "optimiser": plan.size_bytes(parts["optimizer"].values()),
             "average": plan.size_bytes(parts.get("ema", {}).values()),
             "activations": trial.held_bytes * at_once // max(1, size // recipe.optim.accumulate),
+            # With a GPU these two are in main memory, and not in its own.
             "images": stock.decoded_bytes if is_resident and device.type == "cpu" else 0,
+            "copy for saving": sum(map(plan.size_bytes, map(dict.values, parts.values()))) if device.type == "cpu" else 0,
         },
         before_bytes,
         peak_memory_bytes(device),
