@@ -34,10 +34,11 @@ _SHARED: Final[dict[str, type[Exception]]] = {
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those of the training. rank: its number, from 0. world: how many there are."""
+    """This process among those of the training. rank: its number, from 0. world: how many there are. group: torch's."""
 
     rank: int = 0
     world: int = 1
+    group: dist.ProcessGroup | None = None
 
     @property
     def is_first(self) -> bool:
@@ -51,7 +52,7 @@ class Ranks:
         """
         if self.world > 1:
             with _gone():
-                waiting = [dist.all_reduce(tensor, async_op=True) for tensor in tensors]
+                waiting = [dist.all_reduce(tensor, group=self.group, async_op=True) for tensor in tensors]
                 for one in waiting:
                     one.wait()
 
@@ -68,7 +69,7 @@ class Ranks:
             return list(numbers)
         found = torch.tensor(numbers, dtype=torch.int64)
         with _gone():
-            dist.all_reduce(found, op=operation)
+            dist.all_reduce(found, op=operation, group=self.group)
         return [int(number) for number in found.tolist()]
 
     def collect(self, rows: NDArray[Any]) -> NDArray[Any]:
@@ -85,7 +86,7 @@ class Ranks:
     def _gathered(self, tensor: torch.Tensor) -> list[torch.Tensor]:
         found = [torch.empty_like(tensor) for _ in range(self.world)]
         with _gone():
-            dist.all_gather(found, tensor)
+            dist.all_gather(found, tensor, group=self.group)
         return found
 
     def exchange(self, value: Any) -> list[Any]:
@@ -159,11 +160,18 @@ def joined() -> Iterator[Ranks]:
         return
     rank = _number("RANK", 0)
     place = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
+    soon = timedelta(seconds=_JOIN_S)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     try:
-        store, rank, world = next(rendezvous("env://", rank, world, timeout=timedelta(seconds=_JOIN_S)))
-        store.set_timeout(timedelta(seconds=_JOIN_S))
-        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timedelta(seconds=_TALK_S))
+        store, rank, world = next(rendezvous("env://", rank, world, timeout=soon))
+        # torchrun keeps its store when it starts the processes anew: addresses of those that are gone must not be found.
+        store = dist.PrefixStore(  # type: ignore[attr-defined]
+            f"striate/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store
+        )
+        store.set_timeout(soon)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=soon)
+        group = dist.new_group(backend=backend, timeout=timedelta(seconds=_TALK_S))
+        assert isinstance(group, dist.ProcessGroup)  # every process is a member
     except (RuntimeError, ValueError) as error:
         raise ResourceError(
             f"Process {rank} of {world} could not join the others at {place} within {_JOIN_S} s "
@@ -171,7 +179,7 @@ def joined() -> Iterator[Ranks]:
             "Start them with torchrun, and with another --master-port where this one is taken."
         ) from error
     try:
-        yield Ranks(rank, world)
+        yield Ranks(rank, world, group)
     finally:
         dist.destroy_process_group()
 

@@ -64,3 +64,16 @@ def test_a_server_that_is_gone_costs_one_warning(run, sit, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     said = sit(["mlflow"], [begins(), *steps(1, 12), END])
     assert len(said) == 1 and said[0].startswith("mlflow: tracking failed and is off for this sitting")
+
+
+def test_tables_that_a_kill_left_half_made_are_made_anew(run, sit):
+    import sqlite3
+
+    folder = run.path / "track" / "mlflow"
+    folder.mkdir(parents=True)
+    with sqlite3.connect(folder / "mlflow.db") as half:
+        half.execute("CREATE TABLE datasets (dataset_uuid VARCHAR(36) NOT NULL)")
+    half.close()
+    assert sit(["mlflow"], [begins(), *steps(1, 12), END]) == []
+    client, one = read(run)
+    assert [step for step, _ in history(client, one, "train/loss")] == list(range(1, 13))

@@ -27,7 +27,12 @@ def opened(story: Story) -> Iterator[Write]:
     from mlflow.entities import Metric, Param
     from mlflow.tracking import MlflowClient
 
-    local = f"sqlite:///{(story.folder / 'mlflow.db').absolute()}"
+    database = story.folder / "mlflow.db"
+    if not (story.folder / "run.json").exists():
+        # A kill while its tables are made leaves one that MLflow can neither use nor repair. Nothing is in it yet.
+        for left in story.folder.glob("mlflow.db*"):
+            left.unlink()
+    local = f"sqlite:///{database.absolute()}"
     client = MlflowClient(tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or local)
     run = _run(client, story)
     run_id, known = run.info.run_id, run.data.params
