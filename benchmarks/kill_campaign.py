@@ -5,7 +5,7 @@
 Each sitting is a real `striate train` in a process group of its own, on JPEG files (a part of Tiny ImageNet where
 STRIATE_TEST_DATA names it, else rendered ones), with everything on that has or could have state: random crops, flips,
 turns, colours, TrivialAugment, erasing, MixUp and CutMix, class-balanced sampling, dropout, AdamW, a plateau schedule,
-EMA, a mirror, TensorBoard, and three checkpoints a second, written beside the training. Kills fall at random moments of the
+EMA, a mirror, TensorBoard where it is installed, and three checkpoints a second, written beside the training. Kills fall at random moments of the
 training, into saves (as soon as a temporary folder is seen), and before the first step. The workers change from sitting to
 sitting. The kills are shared by two runs, one that decodes each image anew and one that keeps the pixels in memory, and,
 with --torchrun, by a third of two processes. Each must end as the run like it that was never killed, in
@@ -24,6 +24,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import datetime
+import importlib.util
 import json
 import os
 import random
@@ -194,7 +195,8 @@ class Training:
         command += ["--augment.policy", "trivialaugment", "--augment.erase", "0.3", "--augment.mixup", "0.2"]
         command += ["--augment.cutmix", "1.0", "--augment.mix-share", "0.7", "--data.sampling", "classes"]
         command += ["--schedule", "plateau", "--optim.plateau", "2", "--optim.drop-factor", "0.7"]
-        command += ["--mirror", str(self.home / "mirror"), "--track", "tensorboard"]
+        command += ["--mirror", str(self.home / "mirror")]
+        command += ["--track", "tensorboard"] if importlib.util.find_spec("tensorboard") else []
         command += ["--out", str(self.home / "runs"), "--name", self.name, "--workers", workers, "--device", "cpu"]
         source = Path(__file__).resolve().parent.parent / "src"
         environment = os.environ | {
