@@ -1,9 +1,12 @@
 """The command on bad input: a message that says what to do, the exit code, and no traceback but for a bug."""
 
 import errno
+import importlib.util
 import json
 import os
 import resource
+import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,6 +155,47 @@ def test_g2_options_that_make_no_sense(striate, photos, typed, words, tmp_path):
     said = striate("train", photos, *TINY, *typed)
     assert said.code == 2
     assert words in said.err
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (["--loss.balance", "--loss.class-weights", "1", "2"], "loss.balance: found True, but it must be left out where"),
+        (["--loss.class-weights", "1", "2", "3"], "2 classes"),
+        (["--data.colour", "grey", "--augment.hue", "0.1"], "augment.hue: found 0.1, but it must be 0 with data.colour grey"),
+        (["--augment.shorter-px", "20", "30", "--img-size", "32"], "augment.shorter_px: found (20, 30)"),
+        (["--augment.execution", "batched", "--data.resident", "no"], "--augment.execution batched: needs the images in memory"),
+        (["--augment.policy-operations", "9"], "augment.policy_operations: found 9, but it must be between 1 and 8"),
+        (["--patience", "-1"], "budget.patience: found -1, but it must be 0 (never) or more"),
+        (["--mirror", "no/such/place"], "no/such does not exist. Mount the drive"),
+        (["--mirror", "runs"], "is the run itself"),
+        (["--track", "tensorbord"], "Did you mean 'tensorboard'?"),
+    ],
+)
+def test_options_that_contradict_each_other_or_make_no_sense(striate, photos, typed, words):
+    said = striate("train", photos, *TINY, *typed)
+    assert said.code == 2 and words in said.err, said.err
+
+
+@pytest.mark.parametrize("typed", [["--patience", "2"], ["--schedule", "plateau"]])
+def test_waiting_for_a_better_evaluation_needs_validation_images(striate, tmp_path, typed):
+    make(tmp_path / "single", {"cat": (200, 40, 40), "dog": (40, 40, 200)})
+    shutil.rmtree(tmp_path / "single" / "val")
+    for name in ("cat", "dog"):  # one image of a class is not held out
+        for number in (1, 2, 3):
+            (tmp_path / "single" / "train" / name / f"{number}.jpg").unlink()
+    said = striate("train", tmp_path / "single", *TINY, "--batch-size", "2", *typed)
+    assert said.code == 2 and "needs validation images" in said.err, said.err
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow"])
+def test_a_tracker_that_is_not_installed(striate, photos, monkeypatch, name):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda asked, *more: None if asked.startswith(name) else real(asked, *more))
+    monkeypatch.setitem(sys.modules, name, None)
+    said = striate("train", photos, *TINY, "--track", name)
+    assert said.code == 2 and "pip install 'striate[track]'" in said.err, said.err
+    assert not list(Path("runs").rglob("step-*"))
 
 
 @pytest.mark.parametrize(

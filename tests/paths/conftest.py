@@ -42,6 +42,11 @@ def small(num_classes):
     )
 
 
+def plain(num_classes):
+    """Nothing but its weights: what they do not change stays as it is."""
+    return nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(128, num_classes))
+
+
 def spoilt(num_classes):
     """Sends out infinity after the first layer for a white image."""
     model = small(num_classes)
@@ -120,7 +125,7 @@ class End:
         """What is not equal, bit for bit, in the newest checkpoints of two runs, and in their best.json; the clock apart."""
         found = []
         for part in ("model", "optimizer", "ema"):
-            ours, theirs = getattr(self.last, part), getattr(other.last, part)
+            ours, theirs = getattr(self.last, part) or {}, getattr(other.last, part) or {}
             found += [f"{part} {name}" for name in ours.keys() ^ theirs.keys()]
             found += [f"{part} {name}" for name in ours.keys() & theirs.keys() if not torch.equal(ours[name], theirs[name])]
         for name in self.last.state.keys() | other.last.state.keys():

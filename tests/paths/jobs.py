@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from striate import ranks, sitting
+from striate import cli, ranks, sitting
 from striate.data import loader
 from striate.data.loader import Streaming, Workers
 from striate.files import free_bytes
@@ -154,6 +154,11 @@ def fail(which: int, kind: str) -> None:
     with ranks.joined() as group, group.together():
         if group.rank == which:
             raise getattr(errors, kind)("the disk of this process is full")
+
+
+def command(words: list[str]) -> int:
+    """The command itself, in this process."""
+    return cli.run(words)
 
 
 def join() -> list[int]:
