@@ -96,9 +96,9 @@ def measure(home: Path, rounds: int, seconds: float, size_px: int, batch_size: i
         trainings.append(built(*arguments))
         return trainings[-1]
 
-    def turns(*arguments: Any) -> Iterator[Any]:
+    def turns(*arguments: Any, **named: Any) -> Iterator[Any]:
         training = trainings[-1]
-        with contextlib.closing(real(*arguments)) as made:
+        with contextlib.closing(real(*arguments, **named)) as made:
             batches = [next(made) for _ in range(BATCHES)]
         other = by_hand(copy.deepcopy(training.state.model), training.recipe, training.view, device)
         place = 0

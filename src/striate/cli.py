@@ -54,7 +54,7 @@ def run(argv: list[str]) -> int:
         return verb(argv[1:])
     except StriateError as error:
         print(f"striate: {printable(str(error))}", file=sys.stderr)
-        if "--json" in argv:
+        if "--json" in argv and _answers():
             print(json.dumps({"error": str(error), "exit_code": error.exit_code}))
         return error.exit_code
     except BrokenPipeError:
@@ -71,6 +71,11 @@ def run(argv: list[str]) -> int:
             file=sys.stderr,
         )
         return 1
+
+
+def _answers() -> bool:
+    """Whether this process gives the answer for machines: of several that torchrun started, the first does."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _parse(kind: type[Arguments], argv: list[str], verb: str, description: str) -> Arguments:
@@ -169,7 +174,7 @@ def train(argv: list[str]) -> int:
             print(json.dumps({"plan": forecast.to_json()}))
         return DONE
     run_folder, exit_code = sitting.sit(request, began=began)
-    if given.json:
+    if given.json and _answers():
         print(
             json.dumps(
                 {"run": str(run_folder.path), "exit_code": exit_code, "status": run_folder.status, "best": run_folder.best}

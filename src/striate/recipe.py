@@ -136,8 +136,8 @@ class AugmentGroup:
     cutmix: float = 0.0
     # Share of the batches that mixup or cutmix is applied to; with both set, each takes half of them. [share 0..1]
     mix_share: float = 1.0
-    # Image by image in Pillow, the reference; or in batches on the device, for images in memory. Same draws, pixels equal
-    # to within rounding. auto: in batches on a GPU, else image by image. [name]
+    # Image by image in Pillow, the reference; or in batches on the device, for images in memory: the same pixels.
+    # auto: in batches on a GPU, else image by image. [name]
     execution: Literal["auto", "per-image", "batched"] = "auto"
 
 
