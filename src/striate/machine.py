@@ -128,10 +128,10 @@ def reseed_torch(seed: int, *counters: int) -> None:
 # ---------------------------------------------------------------- threads and memory
 
 
-def cores() -> int:
+def cores(shared: bool = True) -> int:
     """Processors that this process may really use: the smaller of its affinity and its cgroup quota, at least 1.
 
-    The processes that torchrun starts on one machine get equal shares.
+    shared: the processes that torchrun starts on one machine get equal shares.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
@@ -140,7 +140,7 @@ def cores() -> int:
             allowed = min(allowed, max(1, int(quota) // int(period)))
     except (OSError, ValueError):
         pass  # no cgroup v2 on this system: the affinity alone decides
-    return max(1, allowed // _local_processes())
+    return max(1, allowed // (_local_processes() if shared else 1))
 
 
 def _local_processes() -> int:
@@ -238,7 +238,9 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     except RuntimeError as error:
         raise UserError(f"--device {name}: not a device name. Use auto, cpu, cuda, cuda:N or mps.") from error
     if device.type == "cuda":
-        if device.index is None and _local_processes() > 1:
+        if _local_processes() > 1:
+            if device.index is not None:
+                raise UserError(f"--device {name}: each process takes a GPU of its own. Use --device cuda, or leave it out.")
             device = torch.device("cuda", local_rank)
         if not torch.cuda.is_available():
             if gpu_present():

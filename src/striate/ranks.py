@@ -26,7 +26,7 @@ from torch.distributed.rendezvous import rendezvous
 from striate.errors import CheckpointError, DataError, Interrupted, NonFiniteError, ResourceError, UserError
 
 _JOIN_S: Final = 30  # for all processes to come together
-_TALK_S: Final = 1800  # for an answer; while one process decodes images into memory the others wait
+_TALK_S: Final = 6 * 3600  # for an answer; while one process decodes images into memory the others wait
 _SHARED: Final[dict[str, type[Exception]]] = {
     kind.__name__: kind for kind in (UserError, DataError, CheckpointError, NonFiniteError, ResourceError, Interrupted)
 }
@@ -121,14 +121,16 @@ class Ranks:
             self.raise_any(error)
 
     def raise_any(self, error: Exception | None) -> None:
-        """Raises this process' error, or that of the first process that has one, in every process."""
-        mine = None if error is None else [type(error).__name__, str(error)]
-        for rank, found in enumerate(self.exchange(mine)):
-            if error is not None:
-                raise error
-            if found is not None:
-                kind, text = found
-                raise _SHARED.get(kind, ResourceError)(f"Process {rank}: {text}")
+        """Raises the same error in every process: that of the first one that has any, interruptions last."""
+        found = self.exchange(None if error is None else [type(error).__name__, str(error)])
+        troubled = [rank for rank, one in enumerate(found) if one is not None]
+        if not troubled:
+            return
+        chosen = min(troubled, key=lambda rank: (found[rank][0] == Interrupted.__name__, rank))
+        if chosen == self.rank and error is not None:
+            raise error
+        kind, text = found[chosen]
+        raise _SHARED.get(kind, ResourceError)(f"Process {chosen}: {text}") from error
 
 
 @contextlib.contextmanager

@@ -281,6 +281,8 @@ def _existing(run: Run, request: Request, splits: Splits, typed: Typed, display:
             "made with it. Start beside it with --new."
         )
     if accepted:
+        if run.status["state"] == "done":  # first: a kill before the next line must not leave a longer run that counts as done
+            run.write_status("saved", run.status["step"], reason="its recipe was changed")
         recipe = recipes.check(recipes.change(recipe, {name: new for name, (_, new) in accepted.items() if new is not None}))
         run.write(typed, recipe)
         for name, (old, new) in accepted.items():
@@ -322,13 +324,17 @@ def _same_data(run: Run, request: Request, splits: Splits, display: progress.Dis
 def _train(prepared: Prepared, request: Request, ranks: Ranks, stop: Stop, display: progress.Display) -> Record:
     """Runs the loop, keeps its records, shows them, and leaves the run's status right however it ends."""
     run = prepared.run
-    if not ranks.is_first:
+    log, tracked, copy = None, None, None
+    with ranks.together():
+        if ranks.is_first:
+            copy = mirror.open_mirror(request.mirror, run).copy if request.mirror is not None else None
+            tracked = trackers.Trackers(run, request.track)
+            log = Log(run.path / "log.jsonl")
+    if log is None or tracked is None:
         *_, last = loop.steps(
             prepared.recipe, run, splits=prepared.splits, device=request.device, workers=request.workers, stop=stop, ranks=ranks
         )
         return last
-    log = Log(run.path / "log.jsonl")
-    tracked = trackers.Trackers(run, request.track)
     step = run.status["step"]
     run.write_status("running", step)
     end = Record("end", step, {"reason": "nothing to do", "exit_code": DONE})
@@ -355,7 +361,7 @@ def _train(prepared: Prepared, request: Request, ranks: Ranks, stop: Stop, displ
             stop=stop,
             progress=display.decoding,
             ranks=ranks,
-            copy=mirror.open_mirror(request.mirror, run).copy if request.mirror is not None else None,
+            copy=copy,
         )
         with contextlib.closing(records):
             for record in records:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 import striate
 from striate import cli, predictions
-from striate.errors import UserError
+from striate.errors import DataError, UserError
 
 SMALL = ("--model", "path_networks:small", "--img-size", "32", "--data.shrink-px", "40", "--batch-size", "12", "--device", "cpu")
 
@@ -118,3 +119,20 @@ def test_a_longer_budget_continues_a_finished_run(sit: Any) -> None:
     assert (more.exit_code, more.last.step) == (0, 8)
     assert [record.step for record in more.records if record.kind == "step"] == [5, 6, 7, 8]
     assert any("laid anew over 8 steps" in record.values["text"] for record in more.records if record.kind == "note")
+
+
+def test_d01_an_image_that_is_alone_in_its_batch_and_bad_stops_the_run(images: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(images, photos)
+    key = sorted(path for path in (photos / "train").rglob("*") if path.is_file())[0]
+    key.write_bytes(b"\xff\xd8\xff\xe0 no photo")
+    asked = {
+        "model": "path_networks:plain",
+        "img_size": 32,
+        "batch_size": 1,
+        "epochs": 1,
+        "out": tmp_path / "runs",
+        "quiet": True,
+    }
+    with pytest.raises(DataError, match=key.name):
+        striate.train(photos, changes={"data.resident": "no"}, workers="0", device="cpu", **asked)

@@ -88,3 +88,13 @@ def test_the_rate_falls_on_a_plateau_and_goes_on_falling_after_a_resume(sit: Any
         round(rate, 6) for rate in rates(whole.records)
     ]
     assert second.differences(whole) == []
+
+
+def test_a_training_that_ended_early_goes_on_with_a_longer_budget(sit: Any) -> None:
+    first = sit("x", budget__patience=2, budget__epochs=3.0, **STILL)
+    assert first.records[-1].step == 3
+    longer = sit("x", budget__patience=2, budget__epochs=5.0, override=("budget.epochs",), **STILL)
+    assert longer.records[-1].step == 5  # two more evaluations without a better one
+    assert longer.records[-1].values["reason"] == "no better top-1 in 2 evaluations (--patience)"
+    again = sit("x", budget__patience=2, budget__epochs=5.0, **STILL)
+    assert not [record for record in again.records if record.kind == "step" or "laid anew" in str(record.values.get("text"))]

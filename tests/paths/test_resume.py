@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
+from striate.run import checkpoint
 from striate.run.checkpoint import Checkpoint
 from striate.run.log import Record
 from striate.train.budget import Stop
@@ -173,3 +175,25 @@ def test_with_a_part_of_the_state_left_out_it_does_not_end_the_same(
     monkeypatch.setattr(State, "restore", partial)
     rest = sit("cut", budget__evaluate_epochs=0.5)
     assert (rest.differences(whole) == []) == (forget is None)
+
+
+def test_a_step_that_is_saved_again_with_its_evaluation_is_the_same_step(sit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped at the end of an epoch before its evaluation; the next sitting evaluates, saves the step again, and trains on
+    while that is being written."""
+    real = checkpoint.save
+
+    def slow(*arguments: Any) -> checkpoint.Saved:
+        time.sleep(0.3)
+        return real(*arguments)
+
+    stop, on = stop_after(4)
+    first = sit("x", stop, on=on)
+    monkeypatch.setattr(checkpoint, "save", slow)
+    stop, on = stop_after(6)
+    sit("x", stop, on=on)
+    again = checkpoint.read(first.run.checkpoints / "step-4")
+    assert again.state["evaluated_step"] == 4
+    for part in ("model", "optimizer", "ema"):
+        ours, theirs = getattr(first.last, part), getattr(again, part)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)

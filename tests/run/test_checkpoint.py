@@ -542,3 +542,18 @@ def test_f3_2000_mutated_checkpoints_load_bit_equal_or_not_at_all(tmp_path: Path
         for name, data in whole.items():
             (path / name).write_bytes(data)
     assert 1700 < refused < 2000  # the rest changed nothing that is read: spaces, the step in the manifest
+
+
+def test_c02_the_old_one_has_its_name_back_when_the_new_one_cannot_take_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    saved(tmp_path, 4)
+    real = os.rename
+
+    def rename(source: Any, target: Any) -> None:
+        if ".tmp-" in str(source) and "aside" not in str(source):
+            raise OSError(errno.EIO, "Input/output error")
+        real(source, target)
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(ResourceError):
+        saved(tmp_path, 4)
+    assert checkpoint.steps_in(tmp_path) == [4] and names(tmp_path) == ["step-4"]

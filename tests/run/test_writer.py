@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from striate.errors import NonFiniteError, ResourceError
+from striate.errors import NonFiniteError, ResourceError, UserError
 from striate.files import read_json
 from striate.run import checkpoint
 from striate.run.checkpoint import Tensors
@@ -80,6 +80,29 @@ def test_c18_the_second_snapshot_does_not_change_the_first(folder: Path, monkeyp
     writer.close()
 
 
+def test_c18_taking_the_room_of_a_snapshot_leaves_the_one_that_is_written_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, writer = Gate(monkeypatch), Writer(folder, 2)
+    writer.begin(1, parts(1.0), FACTS, None, None)
+    later = threading.Thread(target=writer.reserve, args=(parts(2.0),))
+    later.start()
+    assert gate.reached.wait(10)
+    later.join(0.2)
+    gate.open.set()
+    later.join(10)
+    assert float(checkpoint.read(folder / "step-1").model["weight"].max()) == 1.0
+    writer.close()
+
+
+def test_a_tensor_that_a_checkpoint_cannot_hold(folder: Path) -> None:
+    writer = Writer(folder, 2)
+    writer.begin(1, {"model": {"wave": torch.zeros(3, dtype=torch.complex64)}, "optimizer": {}}, FACTS, None, None)
+    with pytest.raises(UserError, match=r"'wave' is of type torch\.complex64"):
+        writer.poll(wait=True)
+    writer.close()
+
+
 def test_the_training_goes_on_while_the_disk_works(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gate, writer = Gate(monkeypatch), Writer(folder, 2)
     assert writer.poll() is None
@@ -112,8 +135,10 @@ def test_c01_an_error_of_the_disk_comes_with_the_next_poll(folder: Path, monkeyp
     assert checkpoint.steps_in(folder) == [1]
     assert not (folder.parent / "best.json").exists()
     writer.begin(3, parts(3.0), FACTS, None, None)
+    writer.begin(4, parts(4.0), FACTS, None, None)  # nothing is raised here, where one process of several would be alone
     with pytest.raises(ResourceError, match="Free some disk"):
-        writer.begin(4, parts(4.0), FACTS, None, None)
+        writer.poll()
+    assert writer.has_failed
     writer.close()
 
 
@@ -185,3 +210,22 @@ def test_c19_a_mirror_that_is_slower_than_the_checkpoints_holds_nothing_up(folde
     assert written is not None and written.complaints[-1] == "copied 7"
     assert copied[0] == 1 and copied[-1] == 7
     writer.close()
+
+
+def test_the_best_one_stays_while_the_mirror_reads_it(folder: Path) -> None:
+    free, missing = threading.Event(), []
+
+    def copy(path: Path, last_step: int, keep: int, best_step: int | None) -> list[str]:
+        assert free.wait(20)
+        missing.extend(step for step in (last_step, best_step) if step is not None and not (folder / f"step-{step}").exists())
+        return []
+
+    writer = Writer(folder, 1, copy)
+    for step, best in ((1, 1), (2, 1), (3, 3), (4, 4)):
+        writer.begin(step, parts(float(step)), FACTS, None, {"step": best})
+        while writer.poll() is None:
+            pass
+    free.set()
+    writer.poll(wait=True)
+    writer.close()
+    assert missing == []

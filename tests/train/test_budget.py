@@ -182,7 +182,8 @@ class Machine:
         for name, value in (resumed or {}).items():
             setattr(state, name, value)
         index: Any = range(100)
-        step = type("Step", (), {"__call__": lambda _, *arguments: self.step(*arguments), "scaler": state.scaler})()
+        members = {"__call__": lambda _, *arguments: self.step(*arguments), "usable": lambda _, count: count}
+        step = type("Step", (), {**members, "scaler": state.scaler})()
         self.training: Any = SimpleNamespace(
             state=state,
             recipe=recipe,

@@ -221,3 +221,20 @@ def test_d01_a_batch_that_bad_images_made_smaller_is_computed_in_parts_of_two_or
     outcome = _take(_step(model, accumulate=4), _batch(count), 0, 0.05, look=False)
     assert (outcome.skipped is None) == (count >= 2)
     assert outcome.images == count
+
+
+def test_finite_gradients_with_an_infinite_norm_move_nothing_in_half_precision_either() -> None:
+    model = _model()
+    step = _step(model, precision="fp16")
+    for parameter in model.parameters():
+        parameter.register_hook(lambda gradient: torch.full_like(gradient, 3e24))
+    before = copy.deepcopy(model.state_dict())
+    outcome = _take(step, _batch(), 0, 0.1, look=False)
+    assert outcome.skipped == "gradient norm is inf"
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
+
+
+def test_a_single_image_is_not_counted_where_batch_norm_cannot_use_it() -> None:
+    assert [_step(_model()).usable(count) for count in (0, 1, 2, 5)] == [0, 0, 2, 5]
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    assert [_step(plain).usable(count) for count in (0, 1, 2)] == [0, 1, 2]

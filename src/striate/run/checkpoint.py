@@ -8,6 +8,7 @@ Pickle is never read.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -21,7 +22,7 @@ from typing import Any, Final
 import safetensors.torch
 import torch
 
-from striate.errors import CheckpointError, ResourceError
+from striate.errors import CheckpointError, ResourceError, UserError
 from striate.files import free_bytes, refuse, sha256_bytes, sync_folder, to_json, write_pieces, write_synced
 
 FORMAT = 1
@@ -113,6 +114,9 @@ def save(folder: Path, step: int, parts: dict[str, Tensors], state: dict[str, An
         shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if aside.exists() and not final.exists():
+            with contextlib.suppress(OSError):  # else `sweep` does it at the next start
+                os.rename(aside, final)
         raise refuse(error, final, "saving a checkpoint; older checkpoints are untouched") from error
     return Saved(final, time.monotonic() - began, sum(file["bytes"] for file in files.values()) + len(manifest))
 
@@ -122,6 +126,8 @@ def _header(tensors: Tensors, variant: str | None) -> bytes:
     header: dict[str, Any] = {"__metadata__": {"variant": variant}} if variant else {}
     place = 0
     for name, tensor in tensors.items():
+        if tensor.dtype not in _DTYPES:
+            raise UserError(f"'{name}' is of type {tensor.dtype}, which a checkpoint cannot hold. Use float or integer tensors.")
         offsets = [place, place + tensor.nbytes]
         header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}
         place = offsets[1]

@@ -7,6 +7,7 @@ A mirror slower than the checkpoints come misses some: it gets the newest when i
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 
 from striate import machine
-from striate.errors import NonFiniteError, StriateError
+from striate.errors import NonFiniteError
 from striate.files import write_json
 from striate.run import checkpoint
 from striate.run.checkpoint import Saved, Tensors
@@ -57,8 +58,10 @@ class Writer:
         self._thread, self._copier = (
             ThreadPoolExecutor(1, name, initializer=machine.step_back) for name in ("checkpoint", "mirror")
         )
-        self._copying: tuple[int, Future[list[str]]] | None = None
+        self._copying: tuple[list[int], Future[list[str]]] | None = None
         self._to_copy: tuple[Path, int, int | None] | None = None
+        self._handing_over = threading.Lock()  # of the two above, which the writing thread sees as well
+        self._error: Exception | None = None
         self._said: list[str] = []
         self.copy_s = 0.0
         self._current: Future[Written] | None = None
@@ -77,17 +80,14 @@ class Writer:
         facts: dict[str, Any],
         variant: str | None,
         best: dict[str, Any] | None,
-    ) -> float:
+    ) -> None:
         """Takes the snapshot and returns when training may go on; a checkpoint that is under way is waited for first.
 
-        parts, facts, variant: see `checkpoint.save`. best: what best.json says once this checkpoint is on the disk.
-        Returns the seconds that the training stood still. An error of a checkpoint before is raised here, as by `poll`.
+        parts, variant: see `checkpoint.save`. facts: likewise, not changed any more by the caller. best: what best.json says
+        once this checkpoint is on the disk. Whatever goes wrong is raised by `poll`.
         """
-        began = time.monotonic()
-        self._end()
         snapshot = self._snapshot(parts)
         self._current = self._thread.submit(self._write, step, snapshot, facts, variant, best)
-        return time.monotonic() - began
 
     def poll(self, wait: bool = False) -> Written | None:
         """The next checkpoint that came to the disk and was not told yet, or None; `wait` for the one under way and its copy.
@@ -97,6 +97,9 @@ class Writer:
         if self._current is not None and (wait or self._current.done()):
             self._end()
         self._copy_newest(wait)
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
         if not self._ended:
             return None
         written, said, self._said = self._ended.popleft(), self._said, []
@@ -108,9 +111,8 @@ class Writer:
         if current is not None:
             try:
                 self._ended.append(current.result())
-            except StriateError:
-                self.has_failed = True
-                raise
+            except Exception as error:  # raised by the next poll
+                self.has_failed, self._error = True, error
 
     def close(self) -> None:
         """Waits for the checkpoint under way and its copy, which are good whatever ended the training."""
@@ -119,7 +121,11 @@ class Writer:
         self._copier.shutdown(wait=True)
 
     def _snapshot(self, parts: dict[str, Tensors]) -> dict[str, Tensors]:
-        """Copies on the CPU, in each tensor's own memory order; standard order is made later, by the writing thread."""
+        """Copies on the CPU, in each tensor's own memory order; standard order is made later, by the writing thread.
+
+        Waits for the checkpoint under way, whose snapshot lies in the same memory.
+        """
+        self._end()
         mine: list[torch.Tensor] = []
         theirs: list[torch.Tensor] = []
         for part, tensors in parts.items():
@@ -133,9 +139,10 @@ class Writer:
                     place = room[name] = torch.empty_like(tensor, device="cpu", pin_memory=is_pinned, requires_grad=False)
                 mine.append(place)
                 theirs.append(tensor.detach())
-        torch._foreach_copy_(mine, theirs, non_blocking=True)
-        if any(tensor.device.type == "cuda" for tensor in theirs):
-            torch.cuda.synchronize()
+        gpus = {tensor.device for tensor in theirs if tensor.device.type == "cuda"}
+        torch._foreach_copy_(mine, theirs, non_blocking=bool(gpus))
+        for gpu in gpus:
+            torch.cuda.synchronize(gpu)
         return {part: {name: self._room[part][name] for name in tensors} for part, tensors in parts.items()}
 
     def _write(
@@ -147,10 +154,11 @@ class Writer:
         queued_s = machine.queued_s() - queued_s
         if best is not None:
             write_json(self._folder.parent / "best.json", best)
-        copying = self._copying
         spared = [best["step"]] if best is not None else []
-        complaints = checkpoint.rotate(self._folder, step, self._keep, spared + ([copying[0]] if copying else []))
-        self._to_copy = (saved.path, step, best["step"] if best is not None else None)
+        with self._handing_over:
+            copied = self._copying[0] if self._copying is not None else []
+            complaints = checkpoint.rotate(self._folder, step, self._keep, spared + copied)
+            self._to_copy = (saved.path, step, best["step"] if best is not None else None)
         return Written(step, saved, max(0.0, saved.seconds - queued_s), tuple(complaints))
 
     def _copy_newest(self, wait: bool) -> None:
@@ -159,10 +167,13 @@ class Writer:
             if self._copying is not None and (wait or self._copying[1].done()):
                 self._said += self._copying[1].result()
                 self._copying = None
-            if self._copying is None and self._to_copy is not None:
-                (path, step, best_step), self._to_copy = self._to_copy, None
-                self._copying = (step, self._copier.submit(self._copied, self._copy, path, step, best_step))
-            if not wait or (self._copying is None and self._to_copy is None):
+            with self._handing_over:
+                if self._copying is None and self._to_copy is not None:
+                    (path, step, best_step), self._to_copy = self._to_copy, None
+                    read = [step] if best_step is None else [step, best_step]
+                    self._copying = (read, self._copier.submit(self._copied, self._copy, path, step, best_step))
+                is_idle = self._copying is None
+            if not wait or is_idle:
                 return
 
     def _copied(self, copy: Copy, path: Path, step: int, best_step: int | None) -> list[str]:

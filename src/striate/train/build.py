@@ -84,10 +84,9 @@ def build(
     """
     with ranks.together():
         training = _put_together(recipe, run, splits, device, workers, ranks)
-    if len(set(ranks.exchange(splits.train.fingerprint))) > 1:
-        raise DataError(
-            f"{splits.train.root}: the processes do not see the same training images. Give all of them the same data."
-        )
+    seen = ranks.exchange([one.fingerprint for one in (splits.train, splits.val) if one is not None])
+    if any(other != seen[0] for other in seen):
+        raise DataError(f"{splits.train.root}: the processes do not see the same images. Give all of them the same data.")
     # The first process decodes into the cache, the others read it there.
     for turn in (ranks.is_first, not ranks.is_first)[: min(2, ranks.world)]:
         with ranks.together():
@@ -266,7 +265,8 @@ def _source(recipe: Recipe, index: Index, view: View | None, workers: Workers, p
     if recipe.data.resident != "yes":
         return Streaming(index, recipe.data.exif == "on", 0 if view else recipe.data.shrink_px), []
     prepare = view or resident.Prepare(recipe.data.exif == "on", recipe.data.shrink_px)
-    images = resident.build(index, prepare, max(machine.cores(), workers.count), progress=progress)
+    # Of several processes one decodes at a time, so it takes the others' cores.
+    images = resident.build(index, prepare, max(machine.cores(shared=False), workers.count), progress=progress)
     return images, [f"{index.split}: {note}" for note in images.notes]
 
 
@@ -282,13 +282,18 @@ def _resume(training: Training) -> None:
         if found is None:
             found = _the_same(training, *stamp)
         state.restore(found)
+    patience = recipe.budget.patience
+    if found.state.get("recipe") != recipe.hash:
+        state.since_best = 0  # an --override was accepted: what was out of patience gets another chance
     if training.ranks.is_first and state.best is not None and state.best != training.run.best:
         write_json(training.run.path / "best.json", state.best)  # a kill came between a save and its best.json
+    if 0 < patience <= state.since_best:
+        return  # ended early, and only its last evaluation or its report may be missing
     total = _total_steps(recipe, training.steps_per_epoch)
     warmup = round(recipe.optim.warmup_epochs * training.steps_per_epoch)
     if recipe.budget.time is not None:
         share = state.elapsed_s / seconds(recipe.budget.time)
-        if share < 0.9 and not 0 < recipe.budget.patience <= state.since_best:  # given more time: --override budget.time
+        if share < 0.9:  # ended, and then given more time: --override budget.time
             state.plan = budget.reopened(state.plan, state.step, share, warmup)
     if total is not None and state.plan.total_steps != total:
         training.notes.append(

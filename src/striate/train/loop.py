@@ -95,8 +95,9 @@ def steps(
         try:
             while True:
                 # ------------------------------------------------ what is due, in all processes alike
-                yield from _told(training, writer, pace)
-                turn = _turn(training, stop, limit_s, clock, pace, saved_at)
+                on_disk, failed = _on_disk(writer)
+                turn = _turn(training, stop, limit_s, clock, pace, saved_at, failed)
+                yield from _told(on_disk, writer, pace)
                 finished, reason = turn.finished, turn.reason
 
                 # ------------------------------------------------ score
@@ -127,7 +128,10 @@ def steps(
 
                 # ------------------------------------------------ end
                 if finished or reason:
-                    yield from _told(training, writer, pace, wait=True)
+                    on_disk, failed = _on_disk(writer, wait=True)
+                    if ranks.most([failed is not None])[0]:
+                        ranks.raise_any(failed)
+                    yield from _told(on_disk, writer, pace)
                     done = finished and reason is None
                     facts: dict[str, Any] = {
                         "lr": lr,
@@ -189,8 +193,19 @@ class Turn:
     reason: str | None
 
 
-def _turn(training: Training, stop: Stop, limit_s: float | None, clock: Clock, pace: Pace, saved_at: float) -> Turn:
-    """What is due. The first process looks at the clock, any may be asked to stop, and all do the same."""
+def _turn(
+    training: Training,
+    stop: Stop,
+    limit_s: float | None,
+    clock: Clock,
+    pace: Pace,
+    saved_at: float,
+    error: Exception | None,
+) -> Turn:
+    """What is due. The first process looks at the clock, any may be asked to stop, and all do the same.
+
+    error: of a checkpoint; it is raised in all processes.
+    """
     state, ranks = training.state, training.ranks
     reason = stop.reason(pace.reserve_s())
     finished = evaluate = save = False
@@ -198,7 +213,9 @@ def _turn(training: Training, stop: Stop, limit_s: float | None, clock: Clock, p
         finished = state.step >= state.plan.total_steps or _time_is_up(limit_s, clock, pace) or _out_of_patience(training)
         evaluate = scoring.evaluation_due(training, finished, limit_s, clock, pace)
         save = time.monotonic() - saved_at >= training.recipe.budget.save_every_s or _plan_due(training, limit_s, clock, pace)
-    found = ranks.most([finished, evaluate, save, pace.step_s > 0 and ranks.is_first, reason is not None])
+    found = ranks.most([finished, evaluate, save, pace.step_s > 0 and ranks.is_first, reason is not None, error is not None])
+    if found[5]:
+        ranks.raise_any(error)
     if found[4]:
         reason = ranks.any_of(reason)
     return Turn(bool(found[0]), bool(found[1]), bool(found[2]), bool(found[3]), reason)
@@ -214,7 +231,8 @@ def _next(training: Training, batches: Iterator[Batch]) -> Generator[Record, Non
         batch = next(batches)
     except StriateError as caught:
         error = caught
-    count, bad, troubles = ranks.total([len(batch or ()), len(batch.bad) if batch else 0, error is not None])
+    good, unread = (training.step.usable(len(batch)), len(batch.bad)) if batch is not None else (0, 0)
+    count, bad, troubles = ranks.total([good, unread, error is not None])
     if troubles:
         ranks.raise_any(error)
     assert batch is not None
@@ -224,18 +242,18 @@ def _next(training: Training, batches: Iterator[Batch]) -> Generator[Record, Non
     return batch, count
 
 
-def _told(training: Training, writer: Writer, pace: Pace, wait: bool = False) -> Iterator[Record]:
-    """The checkpoints that came to the disk meanwhile. A save that failed in the first process stops all of them."""
-    ranks, error = training.ranks, None
+def _on_disk(writer: Writer, wait: bool = False) -> tuple[list[Written], Exception | None]:
+    """The checkpoints that came to the disk meanwhile, and what went wrong with one; in all processes but the first nothing."""
     ended: list[Written] = []
-    if ranks.is_first:
-        try:
-            while (written := writer.poll(wait)) is not None:
-                ended.append(written)
-        except StriateError as caught:
-            error = caught
-    if ranks.most([error is not None])[0]:
-        ranks.raise_any(error)
+    try:
+        while (written := writer.poll(wait)) is not None:
+            ended.append(written)
+    except Exception as error:  # told to the other processes before it is raised
+        return ended, error
+    return ended, None
+
+
+def _told(ended: list[Written], writer: Writer, pace: Pace) -> Iterator[Record]:
     for written in ended:
         saved = written.saved
         pace.saved(written.alone_s + writer.copy_s)
@@ -410,18 +428,16 @@ def _is_about_memory(error: BaseException) -> bool:
 
 def _out_of_memory(training: Training) -> str:
     """Finds the largest batch that fits, by halving (on a GPU, where trying is safe), and says it."""
-    o, device = training.recipe.optim, training.device
-    at_once = o.batch_size // o.accumulate
+    o, device, part = training.recipe.optim, training.device, training.order.part_size
+    at_once = -(-part // o.accumulate)
     size = at_once
     while size > 1:
         size //= 2
         if device.type != "cuda" or training.step.fits(size, training.recipe.data.size_px):
             break
-    accumulate = next(
-        parts for parts in range(1, o.batch_size + 1) if o.batch_size % parts == 0 and o.batch_size // parts <= size
-    )
+    accumulate = next(parts for parts in range(1, o.batch_size + 1) if o.batch_size % parts == 0 and part <= size * parts)
     fits = f"; {size} fit" if device.type == "cuda" else ""
     return (
         f"Out of memory on {device} with {at_once} images at once{fits}. Use --optim.accumulate {accumulate} to keep the batch "
-        f"of {o.batch_size}, or --batch-size {size}."
+        f"of {o.batch_size}, or --batch-size {size * training.ranks.world}."
     )

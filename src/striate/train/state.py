@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -66,9 +67,9 @@ class State:
         return parts
 
     def numbers(self) -> dict[str, Any]:
-        """The rest, as JSON values."""
+        """The rest, as JSON values that later steps do not change."""
         return {
-            **{name: getattr(self, name) for name in self.NUMBERS},
+            **{name: copy.deepcopy(getattr(self, name)) for name in self.NUMBERS},
             "plan": self.plan.to_plain(),
             "plateau": asdict(self.plateau),
             "optimizer_tensors": len(optim.named_state(self.model, self.optimizer)),

@@ -114,6 +114,13 @@ class Step:
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._buckets = Buckets(self._parameters) if ranks.world > 1 else None
         self._buffers = list(model.buffers())
+        self._statistics = [
+            statistic
+            for module in model.modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm)
+            for statistic in (module.running_mean, module.running_var)
+            if statistic is not None
+        ]
         self._least = 2 if normalises_batches(model) else 1
         self._spare = [buffer.clone() for buffer in self._buffers]
         self._relus = DeadUnits.layers(model)
@@ -143,6 +150,8 @@ class Step:
                 facts += torch.stack([loss.detach(), _right(outputs["main"].detach(), micro)])
                 for name, value in heads.items():
                     sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach() * part
+        if not sums:  # of this process' images none is usable: its gradients are zeros, and the scaler has seen no loss
+            self.scaler.scale(torch.zeros((), device=self._device))
         if self._buckets is not None:
             self._add_up(self._buckets, facts)
         self.scaler.unscale_(self.optimizer)
@@ -169,6 +178,10 @@ class Step:
             dead_share=dead.shares if watched else None,
         )
 
+    def usable(self, images: int) -> int:
+        """How many of a process' images count: batch normalisation can do nothing with a single one."""
+        return images if images >= self._least else 0
+
     def _clear_gradients(self) -> None:
         if self._buckets is not None:
             self._buckets.clear()
@@ -177,7 +190,7 @@ class Step:
 
     def _add_up(self, buckets: Buckets, facts: torch.Tensor) -> None:
         """Gradients and facts become those of the whole batch; BatchNorm's statistics the mean over the processes."""
-        averaged = [buffer for buffer in self._buffers if buffer.is_floating_point()]
+        averaged = self._statistics
         flat = torch.cat([facts, *(buffer.reshape(-1).float() / self._ranks.world for buffer in averaged)])
         buckets.add_up(self._ranks, [flat])
         facts.copy_(flat[:2])
@@ -248,8 +261,7 @@ class Step:
     def _skip(self, batch: Batch, step: int, loss: float, norm: float, count: int) -> Outcome:
         """Undoes what the forward pass changed, and finds out where the first bad value arose."""
         if self.scaler.is_enabled():
-            self.scaler.step(self.optimizer)  # sees the infinite gradients that unscale_ found, and does nothing
-            self.scaler.update()
+            self.scaler.update()  # by the infinite gradients that unscale_ found, if any; no step is taken
         found = self._ranks.exchange(self._diagnose(batch, step))
         if self._buffers:
             torch._foreach_copy_(self._buffers, self._spare)

@@ -210,6 +210,7 @@ def _batches(training: Training) -> contextlib.closing[Generator[Batch]]:
         None,
         training.workers,
         batched=training.is_batched,
+        on_device=training.on_device,
     )
     return contextlib.closing(batches)
 
