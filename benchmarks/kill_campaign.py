@@ -5,10 +5,11 @@
 Each sitting is a real `striate train` in a process group of its own, on JPEG files (a part of Tiny ImageNet where
 STRIATE_TEST_DATA names it, else rendered ones), with everything on that has or could have state: random crops, flips,
 turns, colours, TrivialAugment, erasing, MixUp and CutMix, class-balanced sampling, dropout, AdamW, a plateau schedule,
-EMA, a mirror, TensorBoard where it is installed, and three checkpoints a second, written beside the training.
-Kills fall at random moments of the training, into saves (as soon as a temporary folder is seen), and before the first step. The workers change from sitting to
-sitting. The kills are shared by two runs, one that decodes each image anew and one that keeps the pixels in memory, and,
-with --torchrun, by a third of two processes. Each must end as the run like it that was never killed, in
+EMA, a mirror, TensorBoard where it is installed, and three checkpoints a second, written beside the training. Kills
+fall at random moments of the training, into saves (as soon as a temporary folder is seen), and before the first step.
+The workers change from sitting to sitting. The kills are shared by two runs, one that decodes each image anew and one
+that keeps the pixels in memory, and, with --torchrun, by a third of two processes. Each must end as the run like it that
+was never killed, in
 
 - every tensor of the last checkpoint (weights, BatchNorm's statistics, optimiser, EMA), by SHA-256,
 - its JSON state but for the elapsed time, and the records of steps and evaluations in the log,

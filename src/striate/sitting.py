@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from striate import machine, progress
 from striate import recipe as recipes
 from striate.data.index import Index, compare
@@ -37,7 +39,7 @@ from striate.run.log import Log, Record
 from striate.track import trackers
 from striate.train import loop, trial
 from striate.train.budget import Stop
-from striate.train.resolve import median_side_px, resolve
+from striate.train.resolve import Resolved, median_side_px, resolve
 
 # Layouts whose published results ignore EXIF orientation.
 AS_THEY_LIE = ("ILSVRC", "Tiny ImageNet")
@@ -429,6 +431,16 @@ def _finish(prepared: Prepared, request: Request, stop: Stop) -> Iterator[str]:
 # ---------------------------------------------------------------- plan
 
 
+def _begun(request: Request, display: progress.Display) -> tuple[torch.device, Splits, Typed, Resolved]:
+    """What the training of a request would begin with; no run is made."""
+    device = machine.choose_device(request.device)
+    splits, typed = _typed(request, device.type != "cpu", display)
+    resolved = resolve(typed.recipe, splits, device, splits.layout.startswith(AS_THEY_LIE))
+    for note in resolved.notes:
+        display.say(f"  {note}")
+    return device, splits, typed, resolved
+
+
 def plan(request: Request, quiet: bool = False) -> Forecast:
     """What the training of a request would take: speed, memory, disk, hours, what holds it up, and what to change.
 
@@ -443,11 +455,7 @@ def plan(request: Request, quiet: bool = False) -> Forecast:
         display = stack.enter_context(progress.Display(quiet))
         machine.use_threads(machine.threads_wanted())
         run = Run(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="striate-plan-"))))
-        device = machine.choose_device(request.device)
-        splits, typed = _typed(request, device.type != "cpu", display)
-        resolved = resolve(typed.recipe, splits, device, splits.layout.startswith(AS_THEY_LIE))
-        for note in resolved.notes:
-            display.say(f"  {note}")
+        device, splits, typed, resolved = _begun(request, display)
         _write_run(run, request, splits, typed, resolved.recipe, resolved.view.to_json(), device)
         stack.enter_context(machine.determinism(resolved.recipe.optim.deterministic))
         workers = Workers.parse(request.workers)
@@ -479,11 +487,7 @@ def show(request: Request, count: int, path: Path | None, quiet: bool = False) -
     path = path or Path(f"{identity.short_name(request.data)}-{Path(named).stem}-augmented.png")
     mosaic.check_place(path, request.data)
     with progress.Display(quiet) as display:
-        device = machine.choose_device(request.device)
-        splits, typed = _typed(request, device.type != "cpu", display)
-        resolved = resolve(typed.recipe, splits, device, splits.layout.startswith(AS_THEY_LIE))
-        for note in resolved.notes:
-            display.say(f"  {note}")
+        _, splits, typed, resolved = _begun(request, display)
         photos, bad = augmented.photos(splits.train, resolved.recipe, resolved.view, count)
         for key, reason in bad:
             display.say(f"  Bad, passed over: {key}: {reason}")
