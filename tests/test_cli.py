@@ -374,3 +374,71 @@ def test_an_interrupt_before_there_is_anything_to_save(striate, monkeypatch):
     monkeypatch.setitem(cli.VERBS, "train", interrupted)
     said = striate("train", "photos")
     assert said.code == 130 and "interrupted" in said.err
+
+
+# ---------------------------------------------------------------- a run that is there already
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_a_refused_command_leaves_a_finished_run_as_it_was(striate, photos, tmp_path):
+    typed = ["train", photos, *TINY, "--steps", "4", "--name", "x"]
+    assert striate(*typed).code == 0
+    before = contents(tmp_path / "runs" / "x")
+    (tmp_path / "file").touch()
+    longer = ["train", photos, *TINY, "--steps", "6", "--name", "x", "--override", "budget.steps"]
+    for more, words in (
+        (["--mirror", tmp_path / "file"], "is a file"),
+        (["--mirror", tmp_path / "a" / "b"], "does not exist"),
+        (["--track", "tensorbored"], "Did you mean 'tensorboard'?"),
+    ):
+        said = striate(*longer, *more)
+        assert said.code == 2 and words in said.err, said.err
+        assert contents(tmp_path / "runs" / "x") == before
+    said = striate("train", photos, *TINY, "--steps", "3", "--name", "x", "--override", "budget.steps")
+    assert said.code == 2 and "has taken 4 steps already" in said.err
+    assert contents(tmp_path / "runs" / "x") == before
+    assert striate(*longer).code == 0
+
+
+def test_a_mirror_that_is_new_to_a_finished_run_gets_its_copy(striate, photos, tmp_path):
+    typed = ["train", photos, *TINY, "--steps", "4", "--name", "x"]
+    assert striate(*typed).code == 0
+    said = striate(*typed, "--mirror", tmp_path / "drive")
+    assert said.code == 0 and "has a copy now" in said.err
+    there = tmp_path / "drive" / "x" / "checkpoints" / "step-4" / "manifest.json"
+    assert there.read_bytes() == (tmp_path / "runs" / "x" / "checkpoints" / "step-4" / "manifest.json").read_bytes()
+
+
+@pytest.mark.parametrize("option", ["--out", "--mirror"])
+@pytest.mark.parametrize("plan", [[], ["--plan"]])
+def test_nothing_is_written_into_the_data(striate, photos, option, plan):
+    before = contents(photos)
+    said = striate("train", photos, *TINY, "--steps", "2", option, photos / "deep", *plan)
+    assert said.code == 2 and "which is never written to" in said.err
+    assert contents(photos) == before and not (photos / "deep").exists()
+
+
+def test_a_plan_refuses_what_training_would_refuse(striate, photos):
+    for more in (["--mirror", "runs"], ["--mirror", "no/such/place"], ["--track", "wandbb"], ["--override", "optim.lr"]):
+        assert striate("train", photos, *TINY, "--steps", "2", "--plan", *more).code == 2
+    assert not Path("runs").exists()
+
+
+def test_a_batch_that_the_images_do_not_fill_leaves_no_run_behind(striate, photos):
+    said = striate("train", photos, *TINY, "--batch-size", "600")
+    assert said.code == 2 and "Use 8 or less" in said.err
+    assert not Path("runs").exists()
+
+
+def test_a_wrong_option_is_answered_for_machines_too(striate, photos):
+    said = striate("train", photos, *TINY, "--optimizer", "adm", "--json")
+    assert said.code == 2 and json.loads(said.out.splitlines()[-1])["exit_code"] == 2
+
+
+def test_a_named_network_trains_with_the_defaults_of_the_help(striate, photos):
+    assert striate("train", photos, *TINY, "--steps", "2", "--name", "x").code == 0
+    optim = json.loads(Path("runs/x/recipe.json").read_text())["optim"]
+    assert (optim["name"], optim["lr"], optim["ema"], optim["weight_decay"]) == ("sgd", 0.1, 0.0, 1e-4)

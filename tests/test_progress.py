@@ -6,6 +6,8 @@ import io
 import sys
 import types
 
+import pytest
+
 from striate import progress
 from striate.run.log import Record
 
@@ -32,6 +34,29 @@ def test_the_line_of_a_step_says_how_long_is_left():
     facts = {"epoch": 0.5, "loss": 2.0, "top1": 0.1, "lr": 0.01, "images_per_s": 100.0, "wait_share": 0.25}
     text = progress.line(facts | {"step": 50, "total_steps": 100, "elapsed_s": 120.0})
     assert text == "epoch 0.50  step 50/100  loss 2.0000  top-1 10.0%  lr 0.01  100 images/s  waiting 25%  left 2 min"
+
+
+def test_a_training_that_ended_early_says_why_and_a_whole_one_nothing():
+    reason = "no better top-1 in 2 evaluations (--patience)"
+    text = progress.sentence(Record("end", 1054, {"reason": reason, "exit_code": 0}))
+    assert text == "Ended early at step 1,054: no better top-1 in 2 evaluations (--patience)."
+    assert progress.sentence(Record("end", 1054, {"reason": "done", "exit_code": 0})) is None
+    assert progress.sentence(Record("end", 1054, {"reason": "loss is NaN", "exit_code": 5})) is None  # the error itself is shown
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [
+        (9999.0, "9999.0000"),
+        (1e4, "1.00e+04"),
+        (1030911492676375028730691584.0, "1.03e+27"),
+        (float("inf"), "inf"),
+        (float("nan"), "nan"),
+    ],
+)
+def test_a_loss_that_diverges_stays_short(loss, words):
+    assert f"  loss {words}  " in progress.line(STEP | {"step": 5, "loss": loss})
+    assert f"  loss {words}  " in str(progress.sentence(Record("evaluation", 8, EVALUATION | {"loss": loss})))
 
 
 def test_a_reader_that_goes_away_silences_the_display_and_no_more():

@@ -53,10 +53,15 @@ def run(argv: list[str]) -> int:
             raise UserError(f"striate has no verb '{argv[0]}'.{nearest(argv[0], VERBS)} Verbs: {', '.join(VERBS)}.")
         return verb(argv[1:])
     except StriateError as error:
-        print(f"striate: {printable(str(error))}", file=sys.stderr)
+        if _answers() or not error.is_shared:
+            print(f"striate: {printable(str(error))}", file=sys.stderr)
         if "--json" in argv and _answers():
             print(json.dumps({"error": str(error), "exit_code": error.exit_code}))
         return error.exit_code
+    except SystemExit as error:  # the parser of options has said what is wrong
+        if error.code and "--json" in argv and _answers():
+            print(json.dumps({"error": "a wrong option or value; standard error says which", "exit_code": error.code}))
+        raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output has gone
         return DONE
@@ -423,7 +428,7 @@ def runs(argv: list[str]) -> int:
     @dataclass(frozen=True)
     class Runs:
         # The folder that runs were made in, or one run.
-        folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")] = Path("runs")
+        folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="[FOLDER]")] = Path("runs")
         # One JSON object on the last line of standard output.
         json: tyro.conf.FlagCreatePairsOff[bool] = False
 
@@ -452,7 +457,7 @@ def _print_runs(found: list[Any]) -> None:
         if one.top1_interval is not None:
             top1 += " ({:.1f} to {:.1f})".format(*(100 * end for end in one.top1_interval))
         steps = "" if one.step is None else str(one.step) + (f"/{one.total_steps}" if one.total_steps else "")
-        share = "" if one.share is None else f"{one.share:.0%}"
+        share = "" if one.share is None else f"{one.share:.0%}" + (" early" if one.state == "done" and one.reason else "")
         epochs = "" if one.epoch is None else f"{one.epoch:.1f}"
         best = top1 if one.split in {"", "val"} else f"{top1} {one.split}"
         age, size = _age(time.time() - one.changed_s), _size(one.size_bytes)

@@ -22,9 +22,13 @@ TO_BE_CONTINUED = 75
 
 
 class StriateError(Exception):
-    """Parent of every error that a user may see without a traceback."""
+    """Parent of every error that a user may see without a traceback.
+
+    is_shared: whether every process of the training raises it, so that one of them need say it.
+    """
 
     exit_code = 1
+    is_shared = False
 
 
 class UserError(StriateError):

@@ -352,7 +352,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "simplejpeg": metadata.version("simplejpeg"),
         "system": platform.platform(),
         "processor": model,
-        "cores": cores(),
+        "cores": cores(shared=False),
         "threads": torch.get_num_threads(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None,
         "device": str(device),

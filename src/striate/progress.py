@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from striate.errors import TO_BE_CONTINUED, printable
+from striate.errors import DONE, TO_BE_CONTINUED, printable
 from striate.run.log import Record
 
 # Plain lines come at most this often, so that a log file of a long run stays readable.
@@ -161,11 +161,13 @@ def sentence(record: Record, again: str = "Run the same command again") -> str |
         low, high = values["top1_interval"]
         return (
             f"epoch {values['epoch']:.2f}  {values['split']} ({values['weights']})  top-1 {values['top1']:.2%} "
-            f"({low:.2%} to {high:.2%})  top-{values['top5_k']} {values['top5']:.2%}  loss {values['loss']:.4f}  "
+            f"({low:.2%} to {high:.2%})  top-{values['top5_k']} {values['top5']:.2%}  loss {_loss(values['loss'])}  "
             f"{values['used']:,} of {values['expected']:,} images"
         )
     if record.kind == "end" and values["exit_code"] == TO_BE_CONTINUED:
         return f"Saved at step {record.step:,} ({values['reason']}). {again} to go on."
+    if record.kind == "end" and values["exit_code"] == DONE and values["reason"] != "done":
+        return f"Ended early at step {record.step:,}: {values['reason']}."
     return None
 
 
@@ -177,7 +179,7 @@ def line(facts: dict[str, Any]) -> str:
         (
             f"epoch {facts['epoch']:.2f}",
             f"step {facts['step']:,}" + (f"/{total:,}" if total else ""),
-            f"loss {facts['loss']:.4f}",
+            f"loss {_loss(facts['loss'])}",
             f"top-1 {facts['top1']:.1%}",
             f"lr {facts['lr']:.3g}",
             f"{facts['images_per_s']:.0f} images/s",
@@ -185,6 +187,11 @@ def line(facts: dict[str, Any]) -> str:
             *([f"left {left}"] if left else []),
         )
     )
+
+
+def _loss(value: float) -> str:
+    """A loss of a training that diverges has many digits, and they mean nothing."""
+    return f"{value:.4f}" if abs(value) < 1e4 else f"{value:.2e}"
 
 
 def _time_left(facts: dict[str, Any]) -> str:

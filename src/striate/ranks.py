@@ -23,7 +23,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch.distributed.rendezvous import rendezvous
 
-from striate.errors import CheckpointError, DataError, Interrupted, NonFiniteError, ResourceError, UserError
+from striate.errors import CheckpointError, DataError, Interrupted, NonFiniteError, ResourceError, StriateError, UserError
 
 _JOIN_S: Final = 30  # for all processes to come together
 _TALK_S: Final = 6 * 3600  # for an answer; while one process decodes images into memory the others wait
@@ -128,9 +128,13 @@ class Ranks:
             return
         chosen = min(troubled, key=lambda rank: (found[rank][0] == Interrupted.__name__, rank))
         if chosen == self.rank and error is not None:
-            raise error
-        kind, text = found[chosen]
-        raise _SHARED.get(kind, ResourceError)(f"Process {chosen}: {text}") from error
+            raised = error
+        else:
+            kind, text = found[chosen]
+            raised = _SHARED.get(kind, ResourceError)(f"Process {chosen}: {text}")
+        if isinstance(raised, StriateError):
+            raised.is_shared = True
+        raise raised
 
 
 @contextlib.contextmanager
@@ -140,8 +144,8 @@ def _gone() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise ResourceError(
-            f"Another process of this training ended or does not answer ({str(error).splitlines()[0][:200]}). Its own message "
-            "says why. The last checkpoint is untouched: run the same command again."
+            "Another process of this training ended or does not answer. The last checkpoint is untouched: run the same command "
+            "again, or let torchrun do it (--max-restarts 3)."
         ) from error
 
 

@@ -458,6 +458,12 @@ def check(recipe: Recipe) -> Recipe:
         not loss.class_weights or sum(loss.class_weights) > 0, "loss.class_weights", loss.class_weights, "above 0 for some class"
     )
     _require(not (loss.balance and loss.class_weights), "loss.balance", True, "left out where loss.class_weights are given")
+    _require(
+        not (loss.balance and data.sampling == "classes"),
+        "loss.balance",
+        True,
+        "left out with data.sampling classes, or small classes count twice",
+    )
     _require(data.size_px >= 0, "data.size_px", data.size_px, "0 (chosen from the images) or more")
     _require(0 < data.crop_share <= 1, "data.crop_share", data.crop_share, "above 0 and at most 1")
     _require(data.shrink_px >= 0, "data.shrink_px", data.shrink_px, "0 (kept) or more")
@@ -498,6 +504,8 @@ def _check_augment(recipe: Recipe) -> None:
         _require(0 <= getattr(augment, name) <= 1, f"augment.{name}", getattr(augment, name), "between 0 and 1")
     for name in ("brightness", "contrast", "saturation", "lighting", "cutout_px", "mixup", "cutmix"):
         _require(getattr(augment, name) >= 0, f"augment.{name}", getattr(augment, name), "0 or more")
+    if augment.mixup > 0 or augment.cutmix > 0:
+        _require(augment.mix_share > 0, "augment.mix_share", augment.mix_share, "above 0 with mixup or cutmix")
     low, high = augment.erase_area
     _require(0 < low <= high <= 1, "augment.erase_area", augment.erase_area, "rising, above 0 and at most 1")
     _require(

@@ -22,6 +22,7 @@ from striate.data.index import Index, compare
 from striate.data.layouts.detect import open_data
 from striate.data.layouts.splits import Splits
 from striate.data.loader import Workers
+from striate.data.order import steps_per_epoch
 from striate.errors import DONE, TO_BE_CONTINUED, CheckpointError, DataError, Interrupted, NonFiniteError, StriateError, UserError
 from striate.evaluate import score
 from striate.evaluate.open import evaluate_run
@@ -142,10 +143,12 @@ def sit(request: Request, quiet: bool = False, began: float | None = None) -> tu
         prepared = _prepared(request, ranks, display, stack)
         run = prepared.run
         if prepared.finished:
-            display.say(f"{run.path}: this run is finished (step {run.status['step']:,}). Its report: {run.path / 'report.html'}")
-            display.say("To train it longer: --name, a larger --epochs, and --override budget.epochs.")
+            for line in _finished(prepared):
+                display.say(line)
             return run, DONE
         end = _train(prepared, request, ranks, stop, display)
+        if prepared.mirror is not None and end.step > 0 and not prepared.mirror.has(end.step):
+            display.say(f"{prepared.mirror.path}: has no copy of the last checkpoint, step {end.step:,}; see above.")
         if end.values["exit_code"] == TO_BE_CONTINUED:
             return run, TO_BE_CONTINUED
         if not ranks.is_first:
@@ -170,6 +173,7 @@ class Prepared:
     recipe: Recipe
     splits: Splits
     finished: bool
+    mirror: mirror.Mirror | None = None
 
 
 def _prepared(request: Request, ranks: Ranks, display: progress.Display, stack: contextlib.ExitStack) -> Prepared:
@@ -187,11 +191,16 @@ def _prepared(request: Request, ranks: Ranks, display: progress.Display, stack: 
 def prepare(request: Request, display: progress.Display, stack: contextlib.ExitStack) -> Prepared:
     """Finds or makes the run of a request, locks it (until `stack` closes), and decides what the recipe leaves open."""
     device = machine.choose_device(request.device, local_rank())
+    _outside_the_data(request)
     splits, typed = _typed(request, device.type != "cpu", display)
-    model = typed.recipe.model.name
-    name = request.name or identity.default_name(request.data, model, typed)
+    steps_per_epoch(len(splits.train), typed.recipe.optim.batch_size)  # raises before there is a folder
+    name = _name(request, typed)
+    if request.mirror is not None:
+        mirror.check_place(request.mirror, Run(request.out / name))
     run, exists = identity.make_folder(request.out, name, request.new)
     stack.enter_context(locked(run.path))
+    if exists and _is_complete(run):
+        identity.reconcile(run, _as_begun(run, typed), request.override)
     if request.mirror is not None and not request.new:
         for note in mirror.restore(request.mirror, run, typed, request.override):
             display.say(f"  {note}")
@@ -205,7 +214,28 @@ def prepare(request: Request, display: progress.Display, stack: contextlib.ExitS
     for note in resolved.notes:
         display.say(f"  {note}")
     _write_run(run, request, splits, typed, resolved.recipe, resolved.view.to_json(), device)
-    return Prepared(run, resolved.recipe, splits, False)
+    return Prepared(run, resolved.recipe, splits, False, _opened_mirror(request, run))
+
+
+def _outside_the_data(request: Request) -> None:
+    """Raises UserError when the run or its mirror would be written into the folder of the data."""
+    data = Path(request.data)
+    for option, place in (("--out", request.out), ("--mirror", request.mirror)):
+        if request.data != "builtin" and place is not None and data.is_dir() and place.resolve().is_relative_to(data.resolve()):
+            raise UserError(f"{option} {place}: lies in the data, {data}, which is never written to. Choose another folder.")
+
+
+def _name(request: Request, typed: Typed) -> str:
+    return request.name or identity.default_name(request.data, typed.recipe.model.name, typed)
+
+
+def _opened_mirror(request: Request, run: Run) -> mirror.Mirror | None:
+    return mirror.open_mirror(request.mirror, run) if request.mirror is not None else None
+
+
+def _as_begun(run: Run, typed: Typed) -> Typed:
+    """What is typed now, on top of what the run began with: that stays, on another machine and in a later version."""
+    return Typed(typed.base, run.typed.start, typed.changes) if typed.base == run.typed.base else typed
 
 
 def _typed(request: Request, has_gpu: bool, display: progress.Display) -> tuple[Splits, Typed]:
@@ -217,15 +247,14 @@ def _typed(request: Request, has_gpu: bool, display: progress.Display) -> tuple[
         base, base_name = catalog.find(request.recipe), request.recipe
         if Path(request.recipe).is_file():
             base_name = sha256_file(Path(request.recipe))
-    else:
-        base, base_name = Recipe(), "chosen"
+    else:  # a named network gets the defaults, as the help shows them; for those who name none one is chosen with its recipe
+        base, base_name = Recipe(), "chosen" if "model.name" not in changes else "defaults"
     asked = recipes.check(recipes.change(base, changes))
     splits = open_data(request.data, asked.data.val_share)
-    if request.recipe is None:
+    if base_name == "chosen":
         base, reason = catalog.choose(len(splits.train), median_side_px(splits.train), has_gpu)
         recipes.check(recipes.change(base, changes))
-        if "model.name" not in changes:
-            display.say(f"Chosen: {reason}")
+        display.say(f"Chosen: {reason}")
     elif asked.model.name == "auto":
         base = recipes.change(base, {"model.name": "resnet18"})
     return splits, Typed(base_name, base, {name: _plain(value) for name, value in changes.items()})
@@ -270,9 +299,7 @@ def _write_data(run: Run, request: Request, splits: Splits) -> None:
 
 def _existing(run: Run, request: Request, splits: Splits, typed: Typed, display: progress.Display) -> Prepared:
     """Goes on with a run: the same recipe and the same data, or differences that were accepted one by one."""
-    if typed.base == run.typed.base:
-        # What was chosen, or meant by that name, when the run began stays: on another machine and in a later version.
-        typed = Typed(typed.base, run.typed.start, typed.changes)
+    typed = _as_begun(run, typed)
     accepted = identity.reconcile(run, typed, request.override)
     recipe = run.recipe
     _same_data(run, request, splits, display)
@@ -282,6 +309,8 @@ def _existing(run: Run, request: Request, splits: Splits, typed: Typed, display:
             f"{run.path}: {', '.join(fixed)} cannot change within a run, whose weights, state or view were "
             "made with it. Start beside it with --new."
         )
+    _refuse_less(run, recipes.change(recipe, {name: new for name, (_, new) in accepted.items() if new is not None}), splits)
+    second = _opened_mirror(request, run)  # whatever refuses the command does so before anything of the run is changed
     if accepted:
         if run.status["state"] == "done":  # first: a kill before the next line must not leave a longer run that counts as done
             run.write_status("saved", run.status["step"], reason="its recipe was changed")
@@ -290,7 +319,18 @@ def _existing(run: Run, request: Request, splits: Splits, typed: Typed, display:
         for name, (old, new) in accepted.items():
             display.say(f"  accepted: {name} {old} → {new}")
     finished = run.status["state"] == "done" and not accepted
-    return Prepared(run, recipe, splits, finished)
+    return Prepared(run, recipe, splits, finished, second)
+
+
+def _refuse_less(run: Run, recipe: Recipe, splits: Splits) -> None:
+    """Raises UserError when a budget has fewer steps than the run has taken."""
+    b = recipe.budget
+    per_epoch = steps_per_epoch(len(splits.train), recipe.optim.batch_size)
+    total = b.steps if b.steps is not None else (round(b.epochs * per_epoch) if b.epochs is not None else None)
+    if total is not None and total < run.status["step"]:
+        raise UserError(
+            f"{run.path}: has taken {run.status['step']:,} steps already, more than these {total:,}. Start beside it: --new."
+        )
 
 
 def _same_data(run: Run, request: Request, splits: Splits, display: progress.Display) -> None:
@@ -329,7 +369,7 @@ def _train(prepared: Prepared, request: Request, ranks: Ranks, stop: Stop, displ
     log, tracked, copy = None, None, None
     with ranks.together():
         if ranks.is_first:
-            copy = mirror.open_mirror(request.mirror, run).copy if request.mirror is not None else None
+            copy = prepared.mirror.copy if prepared.mirror is not None else None
             tracked = trackers.Trackers(run, request.track)
             log = Log(run.path / "log.jsonl")
     if log is None or tracked is None:
@@ -404,6 +444,26 @@ def _not_bit_exact(run: Run, request: Request, ranks: Ranks) -> Iterator[str]:
 # ---------------------------------------------------------------- finish
 
 
+def _finished(prepared: Prepared) -> Iterator[str]:
+    """What to say of a run that has nothing left to do; a mirror that is new to it gets its copy."""
+    run, status = prepared.run, prepared.run.status
+    yield f"{run.path}: this run is finished (step {status['step']:,}). Its report: {run.path / 'report.html'}"
+    b = prepared.recipe.budget
+    option, field = (
+        ("--steps", "steps") if b.steps is not None else ("--for", "time") if b.time is not None else ("--epochs", "epochs")
+    )
+    if "patience" in (status.get("reason") or ""):
+        option, field = "--patience", "patience"
+    yield f"To train it longer: --name {run.name}, a larger {option}, and --override budget.{field}."
+    steps = checkpoint.steps_in(run.checkpoints)
+    if prepared.mirror is not None and steps and not prepared.mirror.has(steps[0]):
+        best = run.best
+        complaints = prepared.mirror.copy(
+            run.checkpoints / f"step-{steps[0]}", steps[0], loop.KEPT, best["step"] if best else None
+        )
+        yield from complaints or [f"{prepared.mirror.path}: has a copy now."]
+
+
 def _finish(prepared: Prepared, request: Request, stop: Stop) -> Iterator[str]:
     """Scores the best checkpoint as `striate evaluate` does, writes the report, and calls the run done.
 
@@ -424,7 +484,7 @@ def _finish(prepared: Prepared, request: Request, stop: Stop) -> Iterator[str]:
             for warning in summary["warnings"]:
                 yield f"  Warning: {warning}"
             yield f"  {folder}"
-    run.write_status("done", status["step"], reason="done")
+    run.write_status("done", status["step"], reason=status.get("reason") or "done")
     yield f"Report: {write_report(run.path)}"
 
 
@@ -455,7 +515,13 @@ def plan(request: Request, quiet: bool = False) -> Forecast:
         display = stack.enter_context(progress.Display(quiet))
         machine.use_threads(machine.threads_wanted())
         run = Run(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="striate-plan-"))))
+        trackers.require(request.track)
+        _outside_the_data(request)
+        if request.override:
+            raise UserError("--plan looks at a training from its first step; leave out --override.")
         device, splits, typed, resolved = _begun(request, display)
+        if request.mirror is not None:
+            mirror.check_place(request.mirror, Run(request.out / _name(request, typed)))
         _write_run(run, request, splits, typed, resolved.recipe, resolved.view.to_json(), device)
         stack.enter_context(machine.determinism(resolved.recipe.optim.deterministic))
         workers = Workers.parse(request.workers)

@@ -88,6 +88,16 @@ def test_without_val_a_stratified_part_is_held_out_and_said(tmp_path):
     assert "13 of 63 images (20% of each class" in said(splits.notes) and "'single'" in said(splits.notes)
 
 
+def test_a_part_of_single_images_is_said_as_such(tmp_path):
+    class_folders(tmp_path, count=35)
+    assert "3 of 105 images (one of each class, chosen" in said(open_data(tmp_path, val_share=0.001).notes)
+
+
+def test_a_share_below_one_percent_is_said_as_it_is(tmp_path):
+    class_folders(tmp_path, ("ape", "bee"), count=300)
+    assert "4 of 600 images (0.6% of each class, chosen" in said(open_data(tmp_path, val_share=0.006).notes)
+
+
 def test_the_held_out_part_is_a_function_of_key_and_seed(tmp_path):
     class_folders(tmp_path / "a", count=30)
     class_folders(tmp_path / "b", count=30)

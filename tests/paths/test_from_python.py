@@ -97,7 +97,7 @@ def test_a_run_shows_itself_in_one_line(images, tmp_path):
     run = train(images, tmp_path)
     best = run.best
     assert best is not None
-    assert repr(run) == f"Run('{run.path}': done at step 3, best top-1 {best['top1']:.2%} (EMA, step {best['step']}))"
+    assert repr(run) == f"Run('{run.path}': done at step 3, best top-1 {best['top1']:.2%} (raw, step {best['step']}))"
     (run.path / "best.json").unlink()
     assert repr(run) == f"Run('{run.path}': done at step 3)"
     (run.path / "status.json").write_text("{")

@@ -57,7 +57,7 @@ def test_train_evaluate_predict_report(images: Path, tmp_path: Path, capsys: pyt
     found = predictions.read(Path(summary["folder"]) / "predictions.parquet")
     assert np.mean(found.scores.argmax(1) == found.labels) == summary["top1"]
     best = json.loads((run / "best.json").read_text())
-    assert best["weights"] == "EMA"
+    assert best["weights"] == "raw"
     assert best["top1"] == summary["top1"]
 
     # One file, by its name, gets the class that its row in the predictions has.

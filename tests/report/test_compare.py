@@ -217,6 +217,26 @@ def test_bad_input(runs, tmp_path):
         write_comparison([a, b], tmp_path / "no folder" / "page.html")
 
 
+def test_several_processes_of_one_machine_are_no_other_machine(runs):
+    a, b = runs("a", "b")
+    change(a / "environment.json", device="cuda:0", cores=2, threads=1)
+    change(b / "environment.json", device="cuda", cores=2, threads=2)
+    with open(a / "log.jsonl", "a") as log:
+        log.write("\n" + json.dumps({"kind": "resume", "step": 600, "processes": 2}) + "\n")
+    text = text_of(write_comparison([a, b]))
+    assert "Where the machines differ" not in text and "different machines" not in text
+    assert "processes 2 1 threads of each 1 2 " in text.partition("Where the processes differ")[2]
+    assert "Times and speeds come from different numbers of processes or threads." in text
+    change(b / "environment.json", cores=4)
+    text = text_of(write_comparison([a, b]))
+    assert "cores 2 4 " in text.partition("Where the machines differ")[2]
+
+
+def test_runs_of_one_machine_and_one_process_differ_in_neither(runs):
+    text = text_of(write_comparison(runs("a", "b")))
+    assert "machines differ" not in text and "processes differ" not in text
+
+
 def test_the_verb(runs, tmp_path, capsys):
     a, b = map(str, runs("a", "b"))
     out = tmp_path / "page.html"

@@ -50,6 +50,11 @@ def test_remarks_of_the_training_are_kept(run: Path) -> None:
     ("end", "kind", "words"),
     [
         ({"reason": "done", "exit_code": 0}, "done", "The training is done."),
+        (
+            {"reason": "no better top-1 in 2 evaluations (--patience)", "exit_code": 0},
+            "done",
+            "The training ended early: no better top-1 in 2 evaluations (--patience).",
+        ),
         ({"reason": "SIGTERM", "exit_code": 75}, "saved", "Saved, to be continued (SIGTERM). The same command goes on."),
         ({"reason": "10 non-finite steps in a row", "exit_code": 5}, "stopped", "Stopped: 10 non-finite steps in a row."),
         ({}, "open", "The log has no end: the training is running, or was killed. The same command goes on."),

@@ -98,6 +98,20 @@ def test_a_run_that_is_saved(tmp_path):
     assert (trained.state, trained.reason) == ("saved", "trained, not scored yet; the same command goes on")
 
 
+def test_a_run_that_ended_early_is_done_and_says_why(tmp_path):
+    folder = make(tmp_path / "x", step=12)
+    end = {"kind": "end", "step": 12, "reason": "no better top-1 in 2 evaluations (--patience)", "exit_code": 0}
+    note = {"kind": "note", "step": 12, "text": "a tracker was slow"}
+    with open(folder / "log.jsonl", "a") as log:
+        log.write("".join(json.dumps(line) + "\n" for line in (end, note)))
+    found = one(folder)
+    assert (found.state, found.share) == ("done", 0.75)
+    assert found.reason == "ended early: no better top-1 in 2 evaluations (--patience)"
+    with open(folder / "log.jsonl", "a") as log:  # it was given more patience, and went on to its end
+        log.write(json.dumps({"kind": "end", "step": 16, "reason": "done", "exit_code": 0}) + "\n")
+    assert one(folder).reason == ""
+
+
 def test_a_run_that_failed_says_why(tmp_path):
     found = one(make(tmp_path / "x", "failed", step=9, reason="Step 9: loss is NaN"))
     assert (found.state, found.reason) == ("broken", "Step 9: loss is NaN")
@@ -214,3 +228,23 @@ def test_the_verb_says_what_is_broken_below_the_table(tmp_path, capsys):
     assert cli.run(["runs", str(tmp_path / "empty")]) == 0
     assert "No runs here yet" in capsys.readouterr().out
     assert cli.run(["runs", str(tmp_path / "nowhere")]) == 2
+
+
+def test_the_verb_says_what_ended_early_to_people_and_machines(tmp_path, capsys):
+    from striate import cli
+
+    folder = make(tmp_path / "x", step=12)
+    with open(folder / "log.jsonl", "a") as log:
+        log.write(json.dumps({"kind": "end", "step": 12, "reason": "no better top-1", "exit_code": 0}) + "\n")
+    assert cli.run(["runs", str(tmp_path), "--json"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "x: ended early: no better top-1" in lines
+    assert json.loads(lines[-1])["runs"][0]["reason"] == "ended early: no better top-1"
+
+
+def test_the_usage_shows_that_the_folder_may_be_left_out(capsys):
+    from striate import cli
+
+    with pytest.raises(SystemExit, match="0"):
+        cli.run(["runs", "--help"])
+    assert capsys.readouterr().out.startswith("usage: striate runs [-h] [FOLDER] [--json]")

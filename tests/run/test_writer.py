@@ -134,6 +134,8 @@ def test_c01_an_error_of_the_disk_comes_with_the_next_poll(folder: Path, monkeyp
         writer.poll(wait=True)
     assert checkpoint.steps_in(folder) == [1]
     assert not (folder.parent / "best.json").exists()
+    writer.close()
+    writer = Writer(folder, 2)
     writer.begin(3, parts(3.0), FACTS, None, None)
     writer.begin(4, parts(4.0), FACTS, None, None)  # nothing is raised here, where one process of several would be alone
     with pytest.raises(ResourceError, match="Free some disk"):

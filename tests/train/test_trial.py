@@ -166,7 +166,7 @@ def test_the_command_prints_the_plan_and_its_json(images, tmp_path, capsys):
     [
         (["nowhere"], 2, "nowhere"),
         (["DATA", "--batch-size", "4096"], 2, "4096"),
-        (["DATA", "--model", "resnet81"], 2, "resnet18"),
+        (["DATA", "--model", "resnet81", "--batch-size", "8"], 2, "resnet18"),
         (["DATA", "--epochs", "0.001"], 2, "less than one step"),
         (["DATA", "--workers", "many"], 2, "--workers"),
     ],

@@ -22,7 +22,7 @@ from striate.report.history import History, binned, number
 
 COLOURS, DASHES = 6, 3  # of compare.css
 CHANCE = 0.05  # below it two runs are told apart
-_MACHINE = ("striate", "torch", "device", "gpu", "processor", "cores", "threads")
+_MACHINE = ("striate", "torch", "device", "gpu", "processor", "cores")
 
 
 def write_comparison(run_folders: Sequence[Path], out: Path | None = None) -> Path:
@@ -52,6 +52,7 @@ def write_comparison(run_folders: Sequence[Path], out: Path | None = None) -> Pa
         "chart_notes": _curve_notes(runs, drawn),
         "differences": differences([run.facts for run in runs]),
         "machines": _machines([run.facts for run in runs]),
+        "processes": _processes([run.facts for run in runs]),
         "gaps": [f"{run.name}: {gap}" for run in runs for gap in run.facts.gaps],
     }
     page = templates.page(pages, "compare.html.jinja", templates.style("chart.css", "report.css", "compare.css"), values)
@@ -238,8 +239,19 @@ def _whole_recipe(facts: Facts) -> dict[str, Any]:
 
 
 def _machines(facts: Sequence[Facts]) -> list[tuple[str, list[str]]]:
-    """What differs between the machines and versions."""
-    rows = [(name, [sections.shown(one.environment.get(name)) for one in facts]) for name in _MACHINE]
+    """What differs between the machines and versions; which GPU of a machine it was is no difference."""
+    tables = [one.environment | {"device": str(one.environment.get("device")).partition(":")[0]} for one in facts]
+    rows = [(name, [sections.shown(table.get(name)) for table in tables]) for name in _MACHINE]
+    return [(name, values) for name, values in rows if len(set(values)) > 1]
+
+
+def _processes(facts: Sequence[Facts]) -> list[tuple[str, list[str]]]:
+    """What differs in how the machines were used: processes of the last sitting, threads of each."""
+    counts = [number(one.history.last("start", "resume").get("processes")) or 1 for one in facts]
+    rows = [
+        ("processes", [f"{count:,.0f}" for count in counts]),
+        ("threads of each", [sections.shown(one.environment.get("threads")) for one in facts]),
+    ]
     return [(name, values) for name, values in rows if len(set(values)) > 1]
 
 
@@ -315,4 +327,6 @@ def _curve_notes(runs: Sequence[Compared], drawn: Sequence[charts.Drawn]) -> lis
         notes.append(f"The training losses are of different tasks ({', '.join(terms)} differ): compare the validation losses.")
     if _machines([run.facts for run in runs]):
         notes.append("Times and speeds come from different machines or versions.")
+    if _processes([run.facts for run in runs]):
+        notes.append("Times and speeds come from different numbers of processes or threads.")
     return notes + [f"{one.chart.title}: {one.beyond}" for one in drawn if one.beyond]

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from striate import recipe as recipes
+from striate.errors import DONE, TO_BE_CONTINUED
 from striate.evaluate import metrics
 from striate.predictions import Predictions
 from striate.report import charts, pictures, ranking
@@ -101,10 +102,12 @@ def state(facts: Facts) -> State:
         kind, words = "open", "No training is logged here."
     elif last.get("kind") == "end":
         code, reason = last.get("exit_code"), str(last.get("reason") or "done")
-        kind = "done" if code in (0, None) and reason == "done" else "saved" if code in (0, 75) else "stopped"
-        words = {"done": "The training is done.", "saved": f"Saved, to be continued ({reason}). The same command goes on."}.get(
-            kind, f"Stopped: {reason}."
-        )
+        kind = "saved" if code == TO_BE_CONTINUED else "done" if code == DONE or reason == "done" else "stopped"
+        words = {
+            "done": "The training is done." if reason == "done" else f"The training ended early: {reason}.",
+            "saved": f"Saved, to be continued ({reason}). The same command goes on.",
+            "stopped": f"Stopped: {reason}.",
+        }[kind]
     start, step = log.last("start", "resume"), log.last("step", "evaluation", "end")
     total = next((count for line in reversed(log.lines) if (count := number(line.get("total_steps"))) is not None), None)
     rows = [

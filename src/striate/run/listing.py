@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from striate.errors import UserError
+from striate.errors import DONE, UserError
 from striate.files import read_json
 from striate.recipe import seconds
 from striate.run.lock import is_locked
@@ -25,7 +25,7 @@ GOES_ON = "the same command goes on"
 
 @dataclass(frozen=True)
 class Listed:
-    """One run. reason: why it is saved or broken, and what to do. None: not known, or not yet.
+    """One run. reason: why it is saved, broken or done early, and what to do. None: not known, or not yet.
 
     share: of the training that is done, 0..1. left_s: seconds to the end, of a running one. top1: of the best evaluation, of
     `split` with `weights`; top1_interval: 95 %. changed_s: last change, seconds since 1970. size_bytes: of all files.
@@ -107,7 +107,10 @@ def _facts(folder: Path) -> dict[str, Any]:
     state, reason = ("running", "") if is_running else _state(folder, status, at, complaint)
     # A status that says "running" is as old as its sitting; a run that was killed stands at its checkpoint.
     step = at or 0 if status["state"] == "running" else int(status["step"])
-    return facts | _progress(folder, recipe["budget"], step, is_running) | {"state": state, "reason": reason}
+    ends = _ends(folder / "log.jsonl")
+    if state == "done":
+        reason = _early(ends[1])
+    return facts | _progress(ends, recipe["budget"], step, is_running) | {"state": state, "reason": reason}
 
 
 def _table(path: Path) -> dict[str, Any]:
@@ -169,9 +172,18 @@ def _damage(checkpoint: Path) -> str:
 # ---------------------------------------------------------------- the log
 
 
-def _progress(folder: Path, budget: dict[str, Any], step: int, is_running: bool) -> dict[str, Any]:
+def _early(last: list[dict[str, Any]]) -> str:
+    """Why a training that is done ended before its budget did; empty where it did not."""
+    end: dict[str, Any] = next((line for line in reversed(last) if line["kind"] == "end"), {})
+    reason = str(end.get("reason") or "done")
+    return "" if reason == "done" or end.get("exit_code") != DONE else f"ended early: {reason}"
+
+
+def _progress(
+    ends: tuple[list[dict[str, Any]], list[dict[str, Any]]], budget: dict[str, Any], step: int, is_running: bool
+) -> dict[str, Any]:
     """Where the training stands, from both ends of its log."""
-    first, last = _ends(folder / "log.jsonl")
+    first, last = ends
     start: dict[str, Any] = next((line for line in first if line["kind"] == "start"), {})
     told: dict[str, Any] = next((line for line in reversed(last) if line["kind"] == "step"), {})
     if is_running and last:

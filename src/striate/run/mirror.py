@@ -78,20 +78,23 @@ def open_mirror(folder: Path, run: Run) -> Mirror:
     Raises UserError when DIR is the run itself, holds another run or something else of that name, or cannot be written;
     ResourceError when it is full or does not answer.
     """
-    _refuse_nested(folder, run)
+    check_place(folder, run)
     mirror = Mirror(folder / run.name, run)
     try:
         mirror.open()
     except OSError as error:
-        if error.errno == errno.ENOENT:
-            raise UserError(
-                f"--mirror {folder}: {folder.parent} does not exist. Mount the drive, or give a folder in one."
-            ) from error
         if isinstance(error, (FileExistsError, NotADirectoryError)):
             raise UserError(f"--mirror {folder}: it, or {run.name} in it, is a file. Give a folder.") from error
         kind = UserError if error.errno in _SHUT else ResourceError
         raise kind(f"--mirror {folder}: {_words(error)}. Give another folder, or leave out --mirror.") from error
     return mirror
+
+
+def check_place(folder: Path, run: Run) -> None:
+    """Raises UserError when DIR cannot be a mirror of the run, as far as a look tells; nothing is made."""
+    _refuse_nested(folder, run)
+    if not folder.parent.exists():
+        raise UserError(f"--mirror {folder}: {folder.parent} does not exist. Mount the drive, or give a folder in one.")
 
 
 class Mirror:
@@ -103,6 +106,10 @@ class Mirror:
         self._patience = _Patience()
         self._written: dict[str, str] = {}  # SHA-256 of each small file that is there, so that it is not sent again
         self._told: set[str] = set()
+
+    def has(self, step: int) -> bool:
+        """Whether the checkpoint of that step is there."""
+        return (self.path / "checkpoints" / f"step-{step}" / "manifest.json").is_file()
 
     def open(self) -> None:
         """Makes the folder and writes the small files. Raises UserError for another run or things; OSError."""

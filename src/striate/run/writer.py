@@ -87,7 +87,8 @@ class Writer:
         once this checkpoint is on the disk. Whatever goes wrong is raised by `poll`.
         """
         snapshot = self._snapshot(parts)
-        self._current = self._thread.submit(self._write, step, snapshot, facts, variant, best)
+        if not self.has_failed:  # where one did not come to the disk, the next would not either
+            self._current = self._thread.submit(self._write, step, snapshot, facts, variant, best)
 
     def poll(self, wait: bool = False) -> Written | None:
         """The next checkpoint that came to the disk and was not told yet, or None; `wait` for the one under way and its copy.

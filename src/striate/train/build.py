@@ -173,6 +173,13 @@ def _put_together(recipe: Recipe, run: Run, splits: Splits, device: torch.device
         notes.append(f"--schedule {o.schedule} keeps its rule: it is not laid out to end with --for {b.time}.")
     if o.lr_scaling != "none":
         notes.append(schedule.peak_in_words(o.lr, o.lr_scaling, o.batch_size, o.lr_batch_size))
+    if recipe.loss.balance or recipe.loss.class_weights:
+        weights = _class_weights(recipe, splits, len(classes.ids), device)
+        shown = [
+            f"{classes.ids[place]} {weight:.3g}" for place, weight in enumerate(weights.tolist() if weights is not None else [])
+        ]
+        more = f" … ({len(shown)} in all)" if len(shown) > 8 else ""
+        notes.append(f"Weights of the classes in the loss: {', '.join(shown[:8])}{more}.")
     if ranks.world > 1 and normalises_batches(model):
         notes.append(
             f"Batch normalisation sees the {least} images of one process at a time; its running statistics are the mean over "

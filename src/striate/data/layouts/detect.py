@@ -54,7 +54,8 @@ def open_data(data: str | Path, val_share: float = 0.1, seed_of_split: int = 0) 
     if val is None or len(val) == 0:
         if val is not None:
             raise DataError(
-                f"{path}: the validation split has no images. Fill it, or remove it: then {val_share:.0%} of train is held out."
+                f"{path}: the validation split has no images. Fill it, or remove it: "
+                f"then {100 * val_share:.3g}% of train is held out."
             )
         train, held_out, note = by_hash(train, val_share, seed_of_split)
         notes.append(note)

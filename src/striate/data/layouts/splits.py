@@ -66,8 +66,9 @@ def by_hash(index: Index, val_share: float, seed: int) -> tuple[Index, Index, st
     rank_N = np.arange(len(index)) - first_K[sorted_labels_N]
     is_val = np.zeros(len(index), dtype=bool)
     is_val[order_N[rank_N < wanted_K[sorted_labels_N]]] = True
+    part = "one" if wanted_K.max(initial=0) <= 1 else f"{100 * val_share:.3g}%"
     note = (
-        f"no validation split on disk: {int(is_val.sum()):,} of {len(index):,} images ({val_share:.0%} of each class, "
+        f"no validation split on disk: {int(is_val.sum()):,} of {len(index):,} images ({part} of each class, "
         f"chosen by a hash of the file's path and seed {seed}) are held out"
     )
     single = [index.classes.title(int(k)) for k in np.flatnonzero(counts_K == 1)]
