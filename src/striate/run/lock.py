@@ -36,8 +36,10 @@ def locked(folder: Path) -> Iterator[None]:
             raise refuse(error, path, "locking the run (the file system may have no locks)") from error
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-        yield
-        os.ftruncate(handle, 0)
+        try:
+            yield
+        finally:
+            os.ftruncate(handle, 0)
     finally:
         os.close(handle)
 
