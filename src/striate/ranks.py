@@ -32,6 +32,9 @@ _SHARED: Final[dict[str, type[Exception]]] = {
 }
 
 
+Waiting = dist.Work | None  # a sum that is under way
+
+
 @dataclass(frozen=True)
 class Ranks:
     """This process among those of the training. rank: its number, from 0. world: how many there are. group: torch's."""
@@ -45,16 +48,18 @@ class Ranks:
         """Whether this is the process that writes files and speaks."""
         return self.rank == 0
 
-    def add_(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Adds up each tensor over the processes, in place. The same layout gives the same bits.
+    def begin_add_(self, tensor: torch.Tensor) -> Waiting:
+        """Begins to add up a tensor over the processes, in place; `end` waits for it. The same layout gives the same bits."""
+        if self.world == 1:
+            return None
+        with _gone():
+            return dist.all_reduce(tensor, group=self.group, async_op=True)
 
-        Raises ResourceError when another process has gone.
-        """
-        if self.world > 1:
+    def end(self, waiting: Waiting) -> None:
+        """Waits until a tensor is added up. Raises ResourceError when another process has gone."""
+        if waiting is not None:
             with _gone():
-                waiting = [dist.all_reduce(tensor, group=self.group, async_op=True) for tensor in tensors]
-                for one in waiting:
-                    one.wait()
+                waiting.wait()
 
     def most(self, numbers: Sequence[int]) -> list[int]:
         """The largest of each number over the processes."""

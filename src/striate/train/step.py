@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -141,12 +142,14 @@ class Step:
         sums: dict[str, torch.Tensor] = {}
         facts = torch.zeros(2, device=self._device)  # loss, and how many images the main head got right
         with taps(self.model, watched):
-            for number, micro in self._micro_batches(batch, step):
+            micros = list(self._micro_batches(batch, step))
+            for number, micro in micros:
                 reseed_torch(self._seed, step, number)
                 outputs, heads = self._losses(micro)
                 part = len(micro.labels) / count
                 loss = losses_of.total(heads, self._aux_weight, self._l2, self._penalised) * part
-                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                with self._backward(is_last=number == micros[-1][0]):
+                    self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
                 facts += torch.stack([loss.detach(), _right(outputs["main"].detach(), micro)])
                 for name, value in heads.items():
                     sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach() * part
@@ -188,11 +191,17 @@ class Step:
         else:
             self.optimizer.zero_grad(set_to_none=True)
 
+    def _backward(self, is_last: bool) -> contextlib.AbstractContextManager[None]:
+        """Around a backward pass: after the last one of several processes the gradients leave as they come."""
+        if self._buckets is not None and is_last:
+            return self._buckets.leaving(self._ranks)
+        return contextlib.nullcontext()
+
     def _add_up(self, buckets: Buckets, facts: torch.Tensor) -> None:
         """Gradients and facts become those of the whole batch; BatchNorm's statistics the mean over the processes."""
         averaged = self._statistics
         flat = torch.cat([facts, *(buffer.reshape(-1).float() / self._ranks.world for buffer in averaged)])
-        buckets.add_up(self._ranks, [flat])
+        buckets.add_up(self._ranks, flat)
         facts.copy_(flat[:2])
         parts = torch.split(flat[2:], [buffer.numel() for buffer in averaged])
         for buffer, part in zip(averaged, parts, strict=True):
