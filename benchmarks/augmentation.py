@@ -3,10 +3,11 @@
     python benchmarks/augmentation.py [--data DIR] [--photos 60] [--rounds 9] [--json] [--write FILE.json]
 
 Each one is measured twice: within a training view, from a decoded photo to the network's pixels (ours gets an array, torchvision
-a PIL image, as its decoder makes them; both give uint8 pixels), and alone, on pixels that have the network's size already.
-Decoding and normalising are left out. The two take turns photo by photo, in one thread, in changing order; a round is one
-pass over all photos. What is compared is the processor time of the thread, so other programs on the machine disturb both
-alike and little. The ratio of a round is our time over torchvision's. Limit of the median: 1.10, where there is a twin.
+a PIL image, as its decoder makes them; both give uint8 pixels), and alone, on pixels that have the network's size already;
+MixUp and CutMix on a batch of float images. Decoding and normalising are left out. The two take turns photo by photo, in
+one thread, in changing order; a round is one pass over all photos. What is compared is the processor time of the thread, so
+other programs on the machine disturb both alike and little. The ratio of a round is our time over torchvision's. Limit of
+the median: 1.10, where there is a twin.
 Photos: DIR, or the ImageNet samples under $STRIATE_TEST_DATA, or rendered scenes. Exits 1 above the limit.
 """
 
@@ -31,7 +32,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from striate import machine
-from striate.data import decode, synthetic
+from striate.data import decode, mixing, synthetic
 from striate.data.augment import draw
 from striate.data.augment.apply import apply
 from striate.data.augment.draw import Augmentation
@@ -141,6 +142,36 @@ def measure(case: Case, within_view: bool, photos: list[Pixels], rounds: int) ->
     return found
 
 
+MIXING = {"MixUp": ({"mixup": 0.2, "cutmix": 0.0}, v2.MixUp(alpha=0.2, num_classes=1000)),
+          "CutMix": ({"mixup": 0.0, "cutmix": 1.0}, v2.CutMix(alpha=1.0, num_classes=1000))}  # fmt: skip
+
+
+def measure_mixing(name: str, pixels_NSS3: list[Pixels], rounds: int) -> dict[str, Any]:
+    """Microseconds per image of a batch of all photos, float32 as the network gets it; the two take turns batch by batch."""
+    alphas, theirs = MIXING[name]
+    images = torch.from_numpy(np.stack(pixels_NSS3)).permute(0, 3, 1, 2).float().div_(255)
+    labels = torch.arange(len(images))
+    times: list[tuple[float, float]] = []
+    for number in range(10 * (rounds + 1)):
+        spent = {"ours": 0, "theirs": 0}
+        for turn in ("ours", "theirs") if number % 2 else ("theirs", "ours"):
+            began = time.thread_time_ns()
+            if turn == "theirs":
+                theirs(images, labels)
+            elif (mix := mixing.choose(0, number, share=1.0, side=SIDE, **alphas)) is not None:
+                mixing.apply(images, labels, mix)
+            spent[turn] = time.thread_time_ns() - began
+        times.append((spent["ours"] / 1000 / len(images), spent["theirs"] / 1000 / len(images)))
+    ratios = [ours / twin for ours, twin in times[10:]]
+    return {
+        "ours_us": round(statistics.median(ours for ours, _ in times[10:]), 1),
+        "torchvision_us": round(statistics.median(twin for _, twin in times[10:]), 1),
+        "ratio": round(statistics.median(ratios), 3),
+        "ratio_min": round(min(ratios), 3),
+        "ratio_max": round(max(ratios), 3),
+    }
+
+
 def load(data: Path | None, count: int) -> tuple[str, list[Pixels]]:
     """What the photos are, and `count` of them."""
     samples = Path(os.environ["STRIATE_TEST_DATA"]) / "imagenet-samples" if "STRIATE_TEST_DATA" in os.environ else None
@@ -176,12 +207,15 @@ def main() -> int:
         if case.change != ():
             row["alone"] = measure(case, False, [np.array(one) for one in squares], given.rounds)
         rows[case.name] = row
+    for name in MIXING:
+        rows[name] = {"batch": measure_mixing(name, squares, given.rounds)}
+    for name, row in rows.items():
         words = []
         for kind, one in row.items():
             is_within &= one.get("ratio", 0) <= LIMIT
             beside = f"torchvision {one['torchvision_us']:7.1f}, ratio {one['ratio']:.3f}" if "ratio" in one else "no twin"
             words.append(f"{kind}: {one['ours_us']:7.1f} us, {beside}")
-        print(f"{case.name:25} {'; '.join(words)}", flush=True)
+        print(f"{name:25} {'; '.join(words)}", flush=True)
     result = {
         "command": " ".join(["python", *sys.argv]),
         "date": datetime.date.today().isoformat(),

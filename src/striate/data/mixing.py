@@ -72,10 +72,10 @@ def apply(images: torch.Tensor, labels: torch.Tensor, mix: Mix) -> tuple[torch.T
     partners[:paired] ^= 1
     weights = torch.ones(count, device=images.device)
     weights[:paired] = mix.own_share
-    mixed = images.clone()
     if mix.kind == "mixup":
-        mixed[:paired].mul_(mix.own_share).add_(images[partners[:paired]], alpha=1 - mix.own_share)
+        mixed = torch.lerp(images[partners], images, mix.own_share)
     else:
         left, top, right, bottom = mix.box
+        mixed = images.clone()
         mixed[:, :, top:bottom, left:right] = images[partners, :, top:bottom, left:right]
     return mixed, labels[partners], weights
