@@ -55,7 +55,7 @@ def measure(folder: Path, saves: int, size_px: int, batch_size: int) -> dict[str
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16):
             loss = torch.nn.functional.cross_entropy(model(images).float(), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         average.update(model)
         return time.monotonic() - began

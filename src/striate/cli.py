@@ -1,6 +1,7 @@
 """The command: one function per verb. Parse, call the library function of the same name, print."""
 
 import dataclasses
+import inspect
 import json
 import os
 import shlex
@@ -89,6 +90,18 @@ def _parse(kind: type[Arguments], argv: list[str], verb: str, description: str) 
     return tyro.cli(kind, args=argv, prog=f"striate {verb}", description=description)
 
 
+def _parse_recipe(kind: type[Arguments], argv: list[str], verb: str, description: str) -> tuple[Arguments, dict[str, Any]]:
+    """As `_parse`, for a verb with the six groups of a recipe. Returns the recipe fields that were typed as well."""
+    try:
+        given = _parse(kind, argv, verb, description)
+    except SystemExit as error:
+        if error.code:
+            _hint(argv, list(inspect.signature(kind).parameters))
+        raise
+    split = [(name, *name.split(".")) for name in _typed_fields(argv)]
+    return given, {name: getattr(getattr(given, group), field) for name, group, field in split}
+
+
 # ---------------------------------------------------------------- train
 
 
@@ -147,13 +160,8 @@ def train(argv: list[str]) -> int:
         # How long: one of epochs, steps and time.
         budget: recipes.BudgetGroup = shown.budget
 
-    try:
-        given = _parse(Train, argv, "train", train.__doc__ or "")
-    except SystemExit as error:
-        if error.code:
-            _hint(argv, [field.name for field in dataclasses.fields(Train)])
-        raise
-    changes = {name: recipes.get(given, name) for name in _typed_fields(argv)} | options  # type: ignore[arg-type]
+    given, changes = _parse_recipe(Train, argv, "train", train.__doc__ or "")
+    changes |= options
     from striate import sitting
 
     request = sitting.Request(
@@ -589,13 +597,8 @@ def data_show(argv: list[str]) -> int:
         # How long: one of epochs, steps and time.
         budget: recipes.BudgetGroup = base.budget
 
-    try:
-        given = _parse(Show, argv, "data show", data_show.__doc__ or "")
-    except SystemExit as error:
-        if error.code:
-            _hint(argv, [field.name for field in dataclasses.fields(Show)])
-        raise
-    changes = {name: recipes.get(given, name) for name in _typed_fields(argv)} | options  # type: ignore[arg-type]
+    given, changes = _parse_recipe(Show, argv, "data show", data_show.__doc__ or "")
+    changes |= options
     from striate import sitting
 
     request = sitting.Request(data=given.images, recipe=given.recipe, changes=changes, device=given.device)

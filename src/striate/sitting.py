@@ -40,6 +40,7 @@ from striate.run.log import Log, Record
 from striate.track import trackers
 from striate.train import loop, trial
 from striate.train.budget import Stop
+from striate.train.build import total_steps
 from striate.train.resolve import Resolved, median_side_px, resolve
 
 # Layouts whose published results ignore EXIF orientation.
@@ -324,9 +325,7 @@ def _existing(run: Run, request: Request, splits: Splits, typed: Typed, display:
 
 def _refuse_less(run: Run, recipe: Recipe, splits: Splits) -> None:
     """Raises UserError when a budget has fewer steps than the run has taken."""
-    b = recipe.budget
-    per_epoch = steps_per_epoch(len(splits.train), recipe.optim.batch_size)
-    total = b.steps if b.steps is not None else (round(b.epochs * per_epoch) if b.epochs is not None else None)
+    total = total_steps(recipe, steps_per_epoch(len(splits.train), recipe.optim.batch_size))
     if total is not None and total < run.status["step"]:
         raise UserError(
             f"{run.path}: has taken {run.status['step']:,} steps already, more than these {total:,}. Start beside it: --new."

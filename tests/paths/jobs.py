@@ -67,11 +67,13 @@ def train(
     stop_at: list[int] | None = None,
     full_at: int | None = None,
     own_folder: bool = False,
+    data_of_others: str | None = None,
 ) -> dict[str, Any]:
     """One sitting up to the end of the loop.
 
     stop_at: [rank, step] that gets a SIGTERM there. full_at: the step from which the disk of the first process is full.
     own_folder: each process keeps its runs in a folder of its own, as on machines without a shared disk.
+    data_of_others: what all processes but the first read.
     Returns exit code, step, rows of every batch of this process, a hash of the weights, and kinds and values of records.
     """
     request = sitting.Request(data, Recipe(), changes, Path(out), name, workers="0", device="cpu")
@@ -80,6 +82,8 @@ def train(
         group = stack.enter_context(ranks.joined())
         if own_folder:
             request = dataclasses.replace(request, out=Path(out) / str(group.rank))
+        if data_of_others is not None and not group.is_first:
+            request = dataclasses.replace(request, data=data_of_others)
         stop = stack.enter_context(Stop())
         prepared = sitting._prepared(request, group, Display(quiet=True), stack)
         if own_folder and not group.is_first:

@@ -261,9 +261,18 @@ def test_p05_batches_of_one_image_for_each_process(ask: Ask, photos: Path, tmp_p
     assert largest_difference(tmp_path / "one", tmp_path / "three") < 1e-5
 
 
-def test_other_data_in_another_process(ask: Ask, photos: Path, tmp_path: Path) -> None:
+def test_processes_come_together_and_tell_each_other(ask: Ask) -> None:
     answers = ask(2, "join")
     assert [answer["value"] for answer in answers] == [[0, 2, 1, 0], [1, 2, 1, 0]]
+
+
+def test_other_data_in_another_process_are_refused_in_all(ask: Ask, photos: Path, tmp_path: Path) -> None:
+    other = tmp_path / "photos"
+    shutil.copytree(photos, other)
+    next(path for path in sorted((other / "train").rglob("*")) if path.is_file()).unlink()
+    found = ask(2, "train", data=str(photos), out=str(tmp_path), name="run", changes=CHANGES, data_of_others=str(other))
+    assert [answer["code"] for answer in found] == [3, 3]
+    assert all("the processes do not see the same images" in answer["words"] for answer in found)
 
 
 # ---------------------------------------------------------------- torchrun itself

@@ -24,6 +24,17 @@ from striate.run import checkpoint, lock, log
 from striate.run.checkpoint import Checkpoint
 from striate.view import View
 
+# What the preparation writes, in this order: the recipe makes a folder a run, so it comes after what a run needs.
+PREPARED = (
+    "classes.json",
+    "view.json",
+    "data.json",
+    "environment.json",
+    "index-train.parquet",
+    "index-val.parquet",
+    "recipe.json",
+)
+
 
 @dataclass(frozen=True)
 class Typed:

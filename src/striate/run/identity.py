@@ -11,19 +11,10 @@ from striate import recipe as recipes
 from striate.errors import UserError
 from striate.files import refuse, sha256_bytes
 from striate.run.checkpoint import steps_in
-from striate.run.folder import Run, Typed, open_run
+from striate.run.folder import PREPARED, Run, Typed, open_run
 
 # What the preparation of a run writes before recipe.json.
-BEGUN = {
-    "lock",
-    "classes.json",
-    "view.json",
-    "data.json",
-    "environment.json",
-    "index-train.parquet",
-    "index-val.parquet",
-    "checkpoints",
-}
+BEGUN = {"lock", *PREPARED, "checkpoints"} - {"recipe.json"}
 
 
 def default_name(data: str, model: str, typed: Typed) -> str:

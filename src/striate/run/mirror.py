@@ -28,20 +28,10 @@ from striate import recipe as recipes
 from striate.errors import CheckpointError, ResourceError, UserError
 from striate.files import sha256_bytes, to_json
 from striate.run import checkpoint, identity
-from striate.run.folder import Run, Typed
+from striate.run.folder import PREPARED, Run, Typed
 
 # The longest silence of a drive before it counts as hanging: an fsync of 100 MB at 0.5 MB/s is still alive. [s]
 PATIENCE_S = 300.0
-# In the order of writing: the recipe makes a folder a run, so it comes after what a run needs.
-PREPARED = (
-    "classes.json",
-    "view.json",
-    "data.json",
-    "environment.json",
-    "index-train.parquet",
-    "index-val.parquet",
-    "recipe.json",
-)
 GROWING = ("log.jsonl", "best.json")
 
 _BLOCK_BYTES = 4 * 2**20

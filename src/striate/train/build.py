@@ -143,6 +143,7 @@ def _put_together(recipe: Recipe, run: Run, splits: Splits, device: torch.device
     )
     augmentation = augmentation_of(recipe, view)
     is_batched = recipe.augment.execution == "batched"
+    class_weights = _class_weights(recipe, splits, len(classes.ids))
     step = Step(
         model,
         optimizer,
@@ -157,13 +158,13 @@ def _put_together(recipe: Recipe, run: Run, splits: Splits, device: torch.device
         aux_weight=recipe.loss.aux_weight,
         l2=recipe.loss.l2,
         l2_layers=recipe.loss.l2_layers,
-        class_weights=_class_weights(recipe, splits, len(classes.ids), device),
+        class_weights=class_weights.to(device) if class_weights is not None else None,
         augmentation=augmentation if is_batched else None,
         mixing=Mixing(recipe.augment.mixup, recipe.augment.cutmix, recipe.augment.mix_share),
         seed=o.seed,
         ranks=ranks,
     )
-    total = _total_steps(recipe, per_epoch)
+    total = total_steps(recipe, per_epoch)
     plan = budget.first_plan(total, round(o.warmup_epochs * per_epoch))
     state = State(model, optimizer, average.Average(model, o.ema) if o.ema > 0 else None, step.scaler, plan)
     notes: list[str] = []
@@ -173,11 +174,8 @@ def _put_together(recipe: Recipe, run: Run, splits: Splits, device: torch.device
         notes.append(f"--schedule {o.schedule} keeps its rule: it is not laid out to end with --for {b.time}.")
     if o.lr_scaling != "none":
         notes.append(schedule.peak_in_words(o.lr, o.lr_scaling, o.batch_size, o.lr_batch_size))
-    if recipe.loss.balance or recipe.loss.class_weights:
-        weights = _class_weights(recipe, splits, len(classes.ids), device)
-        shown = [
-            f"{classes.ids[place]} {weight:.3g}" for place, weight in enumerate(weights.tolist() if weights is not None else [])
-        ]
+    if class_weights is not None:
+        shown = [f"{name} {weight:.3g}" for name, weight in zip(classes.ids, class_weights.tolist(), strict=True)]
         more = f" … ({len(shown)} in all)" if len(shown) > 8 else ""
         notes.append(f"Weights of the classes in the loss: {', '.join(shown[:8])}{more}.")
     if ranks.world > 1 and normalises_batches(model):
@@ -224,12 +222,12 @@ def _open_sources(training: Training, splits: Splits, progress: Progress) -> Non
     training.scored.append(Images(part, _source(recipe, part, training.view, workers, progress)[0], "train-sample"))
 
 
-def _class_weights(recipe: Recipe, splits: Splits, classes: int, device: torch.device) -> torch.Tensor | None:
+def _class_weights(recipe: Recipe, splits: Splits, classes: int) -> torch.Tensor | None:
     """Weight of each class in the loss, or None where all count the same. Raises UserError for a wrong number of them."""
     if recipe.loss.balance:
-        return losses.balanced_weights(splits.train.labels, classes).to(device)
+        return losses.balanced_weights(splits.train.labels, classes)
     if recipe.loss.class_weights:
-        return losses.given_weights(recipe.loss.class_weights, splits.train.labels, classes).to(device)
+        return losses.given_weights(recipe.loss.class_weights, splits.train.labels, classes)
     return None
 
 
@@ -296,7 +294,7 @@ def _resume(training: Training) -> None:
         write_json(training.run.path / "best.json", state.best)  # a kill came between a save and its best.json
     if 0 < patience <= state.since_best:
         return  # ended early, and only its last evaluation or its report may be missing
-    total = _total_steps(recipe, training.steps_per_epoch)
+    total = total_steps(recipe, training.steps_per_epoch)
     warmup = round(recipe.optim.warmup_epochs * training.steps_per_epoch)
     if recipe.budget.time is not None:
         share = state.elapsed_s / seconds(recipe.budget.time)
@@ -334,7 +332,7 @@ def _stamp(path: Path) -> str:
     return sha256_file(path / "manifest.json")
 
 
-def _total_steps(recipe: Recipe, per_epoch: int) -> int | None:
+def total_steps(recipe: Recipe, per_epoch: int) -> int | None:
     """Optimiser steps of the budget; None for a time budget. Raises UserError when there is none."""
     b = recipe.budget
     total = b.steps if b.steps is not None else (round(b.epochs * per_epoch) if b.epochs is not None else None)
