@@ -41,6 +41,8 @@ class ModelGroup:
 
     # A name of ours, torchvision/NAME, timm/NAME or package.module:function; auto chooses from the data. [name]
     name: Annotated[str, typed("--model")] = "auto"
+    # Trained weights to begin with: a file, default (the published set of the network) or the name of a published set. [name]
+    weights: Annotated[str | None, typed("--weights", metavar="FILE|default|NAME")] = None
     # Arguments of the network's builder, typed as --model.options.KEY VALUE. [names and values]
     options: Suppress[dict[str, Any]] = field(default_factory=dict)
 
@@ -58,8 +60,9 @@ class DataGroup:
     crop_share: float = 0.875
     # Pillow's antialiased filter for every resize. [name]
     interpolation: Literal["bilinear", "bicubic", "lanczos", "nearest"] = "bilinear"
-    # Pixels minus ImageNet's or this set's mean over its deviation; minus its mean only (0..255); or divided by 255. [name]
-    normalise: Literal["imagenet", "dataset", "dataset-mean", "divide"] = "imagenet"
+    # Pixels minus ImageNet's or this set's mean over its deviation; minus its mean only (0..255); divided by 255; or as the
+    # weights of --weights were trained with. auto: as the weights, without any as imagenet. [name]
+    normalise: Literal["auto", "imagenet", "dataset", "dataset-mean", "divide", "weights"] = "auto"
     # Images are first reduced so that the shorter side is at most this, in memory and in every path; 0 keeps them. [px]
     shrink_px: int = 0
     # Decode once and keep the pixels in memory and in the cache; auto does so for a set that fits. Changes no number. [name]
@@ -223,6 +226,16 @@ class OptimGroup:
     final_lr: float = 0.0
     # Gradients are scaled down to this norm; 0 leaves them. [1]
     clip_norm: float = 0.0
+    # After each step, filters of a convolution with a larger root mean square are scaled down to it; 0 leaves them.
+    # Source: Zeiler and Fergus 2014, section 3.1. [1]
+    filter_rms: float = 0.0
+    # What keeps its weights: none; the backbone, which is all but the head; or until:LAYER, that layer and all before it. [name]
+    freeze: Annotated[str, typed("--freeze", metavar="none|backbone|until:LAYER")] = "none"
+    # Rate of the head, the layer that the classes come from, over lr. [1]
+    head_lr: Annotated[float, typed("--head-lr")] = 1.0
+    # Rate of each layer over that of the layer behind it, from the head to the first one; 1 gives all the same.
+    # Source: Howard and Ruder 2018, section 3.2 (with 1 / 2.6). [share 0..1]
+    layer_decay: Annotated[float, typed("--layer-decay")] = 1.0
     # Decay of the moving average of the weights, warmed up; 0 keeps none. [share 0..1]
     ema: Annotated[float, typed("--ema")] = 0.0
     # Of the forward and backward pass; auto takes what this machine multiplies fast. [name]
@@ -446,6 +459,11 @@ def check(recipe: Recipe) -> Recipe:
     _require(optim.inverse_decay >= 0, "optim.inverse_decay", optim.inverse_decay, "0 or more")
     _require(0 <= optim.final_lr <= 1, "optim.final_lr", optim.final_lr, "between 0 and 1")
     _require(optim.clip_norm >= 0, "optim.clip_norm", optim.clip_norm, "0 or more")
+    _require(optim.filter_rms >= 0, "optim.filter_rms", optim.filter_rms, "0 or more")
+    freezes = optim.freeze in ("none", "backbone") or optim.freeze.removeprefix("until:") not in ("", optim.freeze)
+    _require(freezes, "optim.freeze", optim.freeze, "none, backbone or until:LAYER")
+    _require(optim.head_lr > 0, "optim.head_lr", optim.head_lr, "more than 0")
+    _require(0 < optim.layer_decay <= 1, "optim.layer_decay", optim.layer_decay, "above 0 and at most 1")
     _require(0 <= optim.ema < 1, "optim.ema", optim.ema, "at least 0 and below 1")
     _require(optim.max_skips >= 1, "optim.max_skips", optim.max_skips, "1 or more")
     _require(0 <= optim.seed < 2**63, "optim.seed", optim.seed, "between 0 and 2^63 - 1")

@@ -116,7 +116,7 @@ def test_a_function_of_the_current_folder(your_module):
     before = list(sys.path)
     model = catalog.build(f"{your_module}:tiny", 5, {"width": "6"})
     assert model(torch.randn(1, 3, 8, 8)).shape == (1, 5)
-    assert catalog.option_names(f"{your_module}:tiny") == ("width",)
+    assert catalog.option_names(f"{your_module}:tiny") == ("width", "init")
     assert sys.path == before
 
 

@@ -9,7 +9,7 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,25 +17,45 @@ import torchvision.models
 from torch import nn
 
 from striate.errors import UserError, missing_package, nearest
-from striate.models import kth, resnet
+from striate.models import (
+    alexnet,
+    all_cnn,
+    bn_inception,
+    densenet,
+    googlenet,
+    inception_v3,
+    init,
+    kth,
+    lenet,
+    resnet,
+    resnet_cifar,
+    resnext,
+    se_googlenet,
+    senet,
+    vgg,
+    xception,
+    zfnet,
+)
 from striate.models import weights as weight_files
+from striate.models.entry import Builder, Entry
 
-Builder = Callable[..., nn.Module]
-
-# Basic blocks stride in the same place in v1 and v1.5, so resnet18 and resnet34 answer to both names.
-NETWORKS: dict[str, Builder] = {
-    "resnet18": resnet.resnet18,
-    "resnet18-v1": resnet.resnet18,
-    "resnet34": resnet.resnet34,
-    "resnet34-v1": resnet.resnet34,
-    "resnet50": resnet.resnet50,
-    "resnet50-v1": resnet.resnet50_v1,
-    "kth-a": kth.kth_a,
-    "kth-b": kth.kth_b,
-    "kth-c": kth.kth_c,
-    "kth-d": kth.kth_d,
-    "kth-e": kth.kth_e,
-    "kth-f": kth.kth_f,
+NETWORKS: dict[str, Entry] = {
+    **lenet.NETWORKS,
+    **alexnet.NETWORKS,
+    **zfnet.NETWORKS,
+    **all_cnn.NETWORKS,
+    **vgg.NETWORKS,
+    **googlenet.NETWORKS,
+    **bn_inception.NETWORKS,
+    **inception_v3.NETWORKS,
+    **resnet.NETWORKS,
+    **resnet_cifar.NETWORKS,
+    **xception.NETWORKS,
+    **resnext.NETWORKS,
+    **densenet.NETWORKS,
+    **senet.NETWORKS,
+    **se_googlenet.NETWORKS,
+    **kth.NETWORKS,
 }
 
 _NO_WEIGHTS = "networks start untrained here; give trained weights as a file, with `weights`"
@@ -75,8 +95,7 @@ def build(name: str, num_classes: int, options: Mapping[str, object]) -> nn.Modu
     with _current_folder_importable() if ":" in name else contextlib.nullcontext():
         builder, fixed = _find(name)
         values = _checked(name, builder, options)
-        if name in NETWORKS:
-            return builder(num_classes, **values)
+        start = None if "init" in _parameters(builder)[0] else values.pop("init", "paper")
         try:
             model = builder(num_classes=num_classes, **fixed, **values)
         except UserError:
@@ -86,6 +105,8 @@ def build(name: str, num_classes: int, options: Mapping[str, object]) -> nn.Modu
             raise UserError(f"{name}: the builder failed with {given} ({type(error).__name__}: {error}).") from error
     if not isinstance(model, nn.Module):
         raise UserError(f"{name}: expected a function that returns a torch.nn.Module, it returned {type(model).__name__}.")
+    if start is not None:
+        init.apply(model, str(start))
     return model
 
 
@@ -101,7 +122,7 @@ def option_names(name: str) -> tuple[str, ...]:
 def _find(name: str) -> tuple[Builder, dict[str, object]]:
     """The builder of a name, and the values that striate gives it besides the number of classes."""
     if name in NETWORKS:
-        return NETWORKS[name], {}
+        return NETWORKS[name].builder, {}
     if ":" in name:
         return _from_your_module(name), {}
     library, slash, network = name.partition("/")
@@ -180,8 +201,11 @@ def _parameters(builder: Builder) -> tuple[dict[str, inspect.Parameter], bool]:
 
 
 def _options(builder: Builder) -> tuple[dict[str, inspect.Parameter], bool]:
+    """The parameters of a builder that are the user's; every network has `init` besides, see `init.apply`."""
     named, takes_more = _parameters(builder)
-    return {name: parameter for name, parameter in named.items() if name not in _REFUSED and name != "model_name"}, takes_more
+    own = {name: parameter for name, parameter in named.items() if name not in _REFUSED and name != "model_name"}
+    start = inspect.Parameter("init", inspect.Parameter.KEYWORD_ONLY, default="paper", annotation=init.Name)
+    return {**own, "init": own.get("init", start)}, takes_more
 
 
 def _checked(name: str, builder: Builder, options: Mapping[str, object]) -> dict[str, object]:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import nn
+
+# What `init` of a network can be; paper: what its builder does.
+Name = Literal["paper", "glorot", "he", "uniform"]
 
 # Standard deviation of a unit normal distribution cut at two standard deviations.
 _TRUNCATED_STD = 0.87962566103423978
@@ -65,3 +69,13 @@ def _zero_bias(layer: nn.Conv2d | nn.Linear) -> None:
     bias: torch.Tensor | None = layer.bias
     if bias is not None:
         nn.init.zeros_(bias)
+
+
+def apply(model: nn.Module, name: str) -> None:
+    """Draws the weights of convolutions and linear layers again; "paper" leaves them as the network's builder drew them."""
+    if name == "glorot":
+        glorot_uniform(model)
+    elif name == "he":
+        he_normal_truncated(model)
+    elif name == "uniform":
+        uniform(model, 0.05)

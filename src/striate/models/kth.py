@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from striate.errors import UserError
 from striate.models import init
+from striate.models.entry import Entry
 
 Init = Literal["rui", "glorot", "he"]
 
@@ -130,3 +131,15 @@ def kth_e(num_classes: int, size_px: int = 64, init: Init = "he", dropout: float
 def kth_f(num_classes: int, size_px: int = 64, init: Init = "he", dropout: float = 0.0) -> KTH:
     """F: no hidden layer, batch norm, L2. 1,121,256 parameters, 61.6 M MACs at 64 px, 200 classes."""
     return KTH(num_classes, size_px, (), True, dropout, init)
+
+
+_PAPER = "Skagerström, Price, Lindqvist 2018"
+
+NETWORKS = {
+    "kth-a": Entry(kth_a, _PAPER, 2018, 64, 200),
+    "kth-b": Entry(kth_b, _PAPER, 2018, 64, 200),
+    "kth-c": Entry(kth_c, _PAPER, 2018, 64, 200),
+    "kth-d": Entry(kth_d, _PAPER, 2018, 64, 200),
+    "kth-e": Entry(kth_e, _PAPER, 2018, 64, 200),
+    "kth-f": Entry(kth_f, _PAPER, 2018, 64, 200),
+}

@@ -17,6 +17,7 @@ from torchvision.ops import stochastic_depth as dropped
 
 from striate.errors import UserError
 from striate.models import init
+from striate.models.entry import Entry
 
 Stem = Literal["imagenet", "small"]
 
@@ -179,3 +180,16 @@ def resnet50_v1(
 ) -> ResNet:
     """ResNet-50 as in the paper, stride in the first 1x1 of stages 3 to 5: 3.858 G MACs. Options as `resnet18`."""
     return ResNet(num_classes, Bottleneck, (3, 4, 6, 3), stem, width, True, zero_gamma, stochastic_depth)
+
+
+_PAPER = "He, Zhang, Ren, Sun 2016"
+
+# Basic blocks stride in the same place in v1 and v1.5, so resnet18 and resnet34 answer to both names.
+NETWORKS = {
+    "resnet18": Entry(resnet18, _PAPER, 2015),
+    "resnet18-v1": Entry(resnet18, _PAPER, 2015),
+    "resnet34": Entry(resnet34, _PAPER, 2015),
+    "resnet34-v1": Entry(resnet34, _PAPER, 2015),
+    "resnet50": Entry(resnet50, _PAPER, 2015),
+    "resnet50-v1": Entry(resnet50_v1, _PAPER, 2015),
+}

@@ -45,6 +45,8 @@ def resolve(recipe: Recipe, splits: Splits, device: torch.device, keeps_orientat
         size = 224 if side >= 160 else max(32, 8 * round(side / 8))
         changes["data.size_px"] = size
         notes.append(f"--img-size {size}: the images' shorter side is about {side} px.")
+    if recipe.data.normalise == "auto":
+        changes["data.normalise"] = "imagenet"
     if recipe.data.exif == "auto":
         changes["data.exif"] = "off" if keeps_orientation else "on"
     size_px = changes.get("data.size_px", recipe.data.size_px)

@@ -1,0 +1,7 @@
+"""All-CNN: Springenberg et al. 2015."""
+
+from __future__ import annotations
+
+from striate.models.entry import Entry
+
+NETWORKS: dict[str, Entry] = {}

@@ -1,0 +1,7 @@
+"""BN-Inception: Ioffe and Szegedy 2015."""
+
+from __future__ import annotations
+
+from striate.models.entry import Entry
+
+NETWORKS: dict[str, Entry] = {}

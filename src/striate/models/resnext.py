@@ -1,0 +1,7 @@
+"""ResNeXt: Xie et al. 2017."""
+
+from __future__ import annotations
+
+from striate.models.entry import Entry
+
+NETWORKS: dict[str, Entry] = {}
