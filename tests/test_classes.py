@@ -5,8 +5,9 @@ import json
 
 import numpy as np
 import pytest
+import torchvision.models
 
-from striate.classes import Classes, ordered
+from striate.classes import Classes, imagenet, ordered
 from striate.errors import CheckpointError, DataError, UserError
 
 
@@ -89,3 +90,22 @@ def test_a_broken_file_is_named(tmp_path, text):
         Classes.read(path)
     with pytest.raises(CheckpointError, match="cannot be read"):
         Classes.read(tmp_path / "absent.json")
+
+
+def test_imagenets_classes_are_in_the_order_of_their_wnids():
+    known = imagenet()
+    assert len(known) == 1000 and known.ids == ordered(known.ids, "text")
+    assert (known.ids[0], known.names[0]) == ("n01440764", "tench")
+    assert (known.ids[999], known.names[999]) == ("n15075141", "toilet tissue")
+    assert [known.title(i) for i in (134, 517)] == ["crane (n02012849)", "crane (n03126707)"]
+    assert all(known.names) and len(set(known.names)) == 998  # two cranes, two maillots
+
+
+def test_imagenets_classes_are_timms_and_torchvisions():
+    info = pytest.importorskip("timm.data", reason="the extra [timm] is not installed").ImageNetInfo()
+    assert info.label_names() == list(imagenet().ids)
+    descriptions = info.label_descriptions(detailed=False)
+    assert [text.split(",")[0] for text in descriptions] == list(imagenet().names)
+    theirs = torchvision.models.ResNet50_Weights.DEFAULT.meta["categories"]
+    differ = {wnid for wnid, name, other in zip(imagenet().ids, imagenet().names, theirs, strict=True) if name != other}
+    assert differ == {"n02012849", "n03710721"}  # "crane bird" and "maillot tank suit" there

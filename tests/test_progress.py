@@ -44,6 +44,12 @@ def test_a_training_that_ended_early_says_why_and_a_whole_one_nothing():
     assert progress.sentence(Record("end", 1054, {"reason": "loss is NaN", "exit_code": 5})) is None  # the error itself is shown
 
 
+def test_several_heads_are_shown_each():
+    heads = {"main": 1.5, "aux2": 2.0, "aux1": 12345.678}
+    assert "  loss 2.0000 (main 1.5000, aux2 2.0000, aux1 1.23e+04)  top-1" in progress.line(STEP | {"step": 5, "losses": heads})
+    assert "  loss 2.0000  top-1" in progress.line(STEP | {"step": 5, "losses": {"main": 2.0}})
+
+
 @pytest.mark.parametrize(
     ("loss", "words"),
     [

@@ -68,3 +68,14 @@ def test_an_unknown_layer_is_answered_with_the_nearest_and_leaves_no_hook():
 def test_layer_names_of_a_kind():
     assert layer_names(network(), nn.ReLU) == ("1", "2.1")
     assert layer_names(network(), (nn.ReLU, nn.Linear)) == ("0", "1", "2.0", "2.1")
+
+
+def test_functions_before_a_pass_are_called_before_those_after_it_and_go_as_well():
+    model, order = network(), []
+    with taps(model, {"2.0": lambda *_: order.append("after")}, before={"2": lambda *_: order.append("before")}):
+        model(torch.randn(5, 3))
+    model(torch.randn(5, 3))
+    assert order == ["before", "after"]
+    assert not any(layer._forward_pre_hooks for layer in model.modules())
+    with pytest.raises(UserError, match=r"'2\.1\.0' is no layer"), taps(model, {}, before={"2.1.0": lambda *_: None}):
+        pass

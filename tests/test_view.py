@@ -50,7 +50,7 @@ def test_hash_sees_every_field() -> None:
         ("interpolation", "cubic", "interpolation"),
         ("std", (0.0, 1.0, 1.0), "std"),
         ("mean", (float("nan"), 0.0, 0.0), "mean"),
-        ("colour", "bgr", "colour"),
+        ("colour", "gbr", "colour"),
         ("colour", "grey", "1 finite number each for colour 'grey'"),
         ("mean", (0.5,), "3 finite numbers"),
     ],
@@ -171,3 +171,37 @@ def test_imagenets_grey_follows_from_its_colours() -> None:
     deviation = np.sqrt(weights @ (correlation * np.outer(IMAGENET_STD, IMAGENET_STD)) @ weights)
     assert round(float(weights @ IMAGENET_MEAN), 3) == IMAGENET_GREY_MEAN[0]
     assert round(float(deviation), 3) == IMAGENET_GREY_STD[0]
+
+
+CAFFE = View(2, "crop", 2, "bilinear", False, (104 / 255, 117 / 255, 123 / 255), (1 / 255,) * 3, "bgr")
+
+
+def test_caffes_pixels_by_hand() -> None:
+    """Blue, green, red in 0..255 less their means: red (255, 0, 0) is -104, -117, 132."""
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (104, 117, 123)]
+    images = torch.tensor(colours, dtype=torch.uint8).T.reshape(1, 3, 2, 2)
+    expected = [(-104, -117, 132), (-104, 138, -123), (151, -117, -123), (19, 0, -19)]
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x = CAFFE.normalise(images.contiguous(memory_format=layout), torch.float32)
+        torch.testing.assert_close(x, torch.tensor(expected, dtype=torch.float32).T.reshape(1, 3, 2, 2), rtol=0, atol=1e-4)
+        assert x.is_contiguous(memory_format=layout)
+    assert CAFFE.levels(images)[0, :, 0, 0].tolist() == [0, 0, 255]
+    assert images[0, :, 0, 0].tolist() == [255, 0, 0]  # the pixels themselves stay as they were
+
+
+def test_a_view_of_caffes_is_written_read_and_described() -> None:
+    assert View.from_json(json.loads(json.dumps(CAFFE.to_json()))) == CAFFE
+    assert "BGR, mean 0.4078,0.4588,0.4824" in CAFFE.describe()
+    assert CAFFE.channels == 3 and CAFFE.hash != replace(CAFFE, colour="rgb").hash
+
+
+def test_the_mean_as_a_colour() -> None:
+    assert VIEW.mean_rgb == IMAGENET_MEAN
+    assert CAFFE.mean_rgb == (123 / 255, 117 / 255, 104 / 255)
+    assert GREY.mean_rgb == IMAGENET_GREY_MEAN * 3
+
+
+def test_the_same_share_of_the_photo_at_another_side() -> None:
+    published = View(224, "crop", 256, "bicubic", False, IMAGENET_MEAN, IMAGENET_STD)
+    assert published.for_size(112) == replace(published, size_px=112, resize_px=128)
+    assert published.for_size(224) is published

@@ -12,11 +12,12 @@ from typing import Any
 
 _PUBLIC = {
     # What the command's verbs do.
-    "create_model": "striate.models.catalog",
+    "create_model": "striate.models.pretrained",
     "train": "striate.sitting",
     "steps": "striate.train.loop",
     "evaluate": "striate.evaluate.open",
     "predict": "striate.evaluate.open",
+    "measure": "striate.measure.listing",
     "open_run": "striate.run.folder",
     "open_data": "striate.data.layouts.detect",
     # Nouns.
@@ -52,8 +53,8 @@ def __dir__() -> list[str]:
 
 
 class _Face(types.ModuleType):
-    """The package itself. Two rooms have the name of a function, `train` and `evaluate`; the import system would put
-    the room in the function's place as soon as anything of it is imported, so that `striate.train(...)` fails.
+    """The package itself. Three rooms have the name of a function, `train`, `evaluate` and `measure`; the import system would
+    put the room in the function's place as soon as anything of it is imported, so that `striate.train(...)` fails.
     The rooms are imported as ever: `from striate.train import loop`."""
 
     def __setattr__(self, name: str, value: object) -> None:

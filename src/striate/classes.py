@@ -141,3 +141,15 @@ class Classes:
         except UserError as error:
             raise CheckpointError(str(error)) from error
         return cls.from_json(value, str(path))
+
+
+@functools.cache
+def imagenet() -> Classes:
+    """The 1,000 classes of ILSVRC 2012 to 2017: wnids in order, n01440764 to n15075141, each with its first name in WordNet.
+
+    The order is that of every published set of weights, and that of Kaggle's LOC_synset_mapping.txt.
+    """
+    rows = [
+        line.split("\t") for line in (Path(__file__).parent / "imagenet_classes.tsv").read_text(encoding="utf-8").splitlines()
+    ]
+    return Classes(tuple(wnid for wnid, _ in rows), tuple(name for _, name in rows))

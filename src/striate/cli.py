@@ -21,6 +21,7 @@ HELP = """striate: train, evaluate and explain ImageNet-style image classifiers
   striate predict RUN PHOTO… name what is in photos
   striate report RUN…        one offline HTML page about a run, or about several side by side
   striate runs               which runs there are, how far each is, and its best top-1
+  striate measure NETWORK…   what networks cost and see: parameters, MACs, memory, receptive field, latency
   striate data make DIR      write a rendered data set in the layout of a real one
   striate data show DATA     draw what training makes of some photos, before anyone trains
   striate VERB --help        all options of a verb
@@ -292,10 +293,12 @@ def evaluate(argv: list[str]) -> int:
         grey: Annotated[str | None, tyro.conf.arg(metavar="RUN")] = None
         # How each image is looked at: center.
         views: str = "center"
-        # Weights for a network by name: a .safetensors file or a checkpoint folder.
-        weights: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
-        # Side of the input for a network by name, in pixels.
-        img_size: int = 224
+        # Weights for a network by name: a file, default (the published ones) or the name of a published set.
+        weights: Annotated[str | None, tyro.conf.arg(metavar="FILE|default|NAME")] = None
+        # Side of the input for a network by name, in pixels; by default what the weights were made for.
+        img_size: Annotated[int | None, tyro.conf.arg(metavar="PX")] = None
+        # Compile the network first: faster for many images, after a wait of up to a minute.
+        compile: tyro.conf.FlagCreatePairsOff[bool] = False
         # Score on data that has a part of the network's classes.
         subset: tyro.conf.FlagCreatePairsOff[bool] = False
         # One JSON object on the last line of standard output.
@@ -317,6 +320,7 @@ def evaluate(argv: list[str]) -> int:
         checkpoint=given.checkpoint,
         raw=given.raw,
         subset=given.subset,
+        compiled=given.compile,
         size_px=given.img_size,
         precision=given.precision,
         device=given.device,
@@ -326,6 +330,8 @@ def evaluate(argv: list[str]) -> int:
     if summary["parts"]:
         print(parts_line(summary))
     print(summary["protocol"])
+    for note in summary.get("notes", ()):
+        print(printable(note))
     for warning in summary["warnings"]:
         print(f"Warning: {warning}")
     print(folder)
@@ -340,12 +346,16 @@ def predict(argv: list[str]) -> int:
 
     @dataclass(frozen=True)
     class Predict(_Scoring):
-        # A run folder.
-        network: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = ""
+        # A run folder, or the name of a network.
+        network: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|MODEL")] = ""
         # Files and folders; - reads names from standard input.
         photos: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO…")] = ()
         # A run trained with --data.colour grey, for the photos that show no colour.
         grey: Annotated[str | None, tyro.conf.arg(metavar="RUN")] = None
+        # Weights for a network by name: a file, default (the published ones) or the name of a published set.
+        weights: Annotated[str | None, tyro.conf.arg(metavar="FILE|default|NAME")] = None
+        # Side of the input for a network by name, in pixels; by default what the weights were made for.
+        img_size: Annotated[int | None, tyro.conf.arg(metavar="PX")] = None
         # Classes to name for each photo.
         top: int = 5
         # Write the table here as well.
@@ -355,7 +365,7 @@ def predict(argv: list[str]) -> int:
 
     given = _parse(Predict, argv, "predict", predict.__doc__ or "")
     if not given.network or not given.photos:
-        raise UserError("predict: give a run folder and photos, as in: striate predict runs/demo photos/ --top 5")
+        raise UserError("predict: give a run folder (or a network) and photos, as in: striate predict runs/demo photos/ --top 5")
     if given.top < 1:
         raise UserError(f"--top {given.top}: expected 1 or more.")
     from rich.console import Console
@@ -367,13 +377,18 @@ def predict(argv: list[str]) -> int:
     from striate.files import to_json, write_whole
 
     names = [name for photo in given.photos for name in (opened.names_from() if photo == "-" else [photo])]
-    rows = opened.predict(
+    route = opened.ready(
         given.network,
-        names,
-        top=given.top,
+        weights=given.weights,
         grey=given.grey,
         checkpoint=given.checkpoint,
         raw=given.raw,
+        size_px=given.img_size,
+    )
+    rows = opened.predict(
+        route,
+        names,
+        top=given.top,
         precision=given.precision,
         device=given.device,
         workers=given.workers,
@@ -390,6 +405,9 @@ def predict(argv: list[str]) -> int:
         cells = [f"{rank.name} {rank.probability:.1%}" for rank in row.ranks] or [f"bad: {row.reason}"]
         table.add_row(*(Text(printable(cell)) for cell in (row.key, *cells)))
     Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
+    network = route.colour
+    for line in (f"{network.weights} weights of {network.checkpoint}, {network.view.describe()}", *network.notes):
+        print(printable(line), file=sys.stderr)
     bad = sum(bool(row.reason) for row in rows)
     if bad:
         print(f"{bad} of {len(rows)} photos could not be read; their rows say why.", file=sys.stderr)
@@ -499,6 +517,115 @@ def _size(size_bytes: float) -> str:
         if size_bytes >= of:
             return f"{size_bytes / of:.{0 if size_bytes >= 10 * of else 1}f} {unit}"
     return f"{size_bytes / 1e3:.0f} kB"
+
+
+# ---------------------------------------------------------------- measure
+
+
+def measure(argv: list[str]) -> int:
+    """Say what networks cost and see: parameters, MACs, memory, receptive field. Without a name: a table of all networks."""
+    import tyro
+
+    options, argv = _builder_options(argv)
+
+    @dataclass(frozen=True)
+    class Measure:
+        # Networks by name, torchvision/NAME, timm/NAME, package.module:function, or run folders; none for a table of all.
+        networks: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NETWORK…]")] = ()
+        # A line for each layer, and the sizes that papers print.
+        layers: tyro.conf.FlagCreatePairsOff[bool] = False
+        # Side of the input in pixels; by default the one that the network was published for.
+        img_size: int | None = None
+        # Number of classes; by default those that the network was published for.
+        classes: int | None = None
+        # Time passes on this machine, the networks in turns: one image, and a batch. --chart times one image without it.
+        latency: bool = False
+        # Images of a batch for --latency.
+        batch_size: int = 8
+        # For --latency: fp32, bf16, fp16, or auto for what is fast here.
+        precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
+        # Compile the networks before --latency times them.
+        compile: tyro.conf.FlagCreatePairsOff[bool] = False
+        # For --latency: auto, cpu, cuda, cuda:N or mps.
+        device: str = "auto"
+        # Photos or folders of them: the effective receptive field of the last convolution, by gradients; repeat it for several.
+        field: Annotated[tyro.conf.UseAppendAction[tuple[Path, ...]], tyro.conf.arg(metavar="PHOTO")] = ()
+        # Another layer for --field; repeat it for several.
+        layer: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="LAYER")] = ()
+        # Draw what --field found over the first photo.
+        out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png")] = None
+        # Weights for --field: a file, default, or the name of a published set; a run has its own.
+        weights: Annotated[str | None, tyro.conf.arg(metavar="FILE|default|NAME")] = None
+        # Draw published accuracy against MACs and against latency, area by parameters: .png, .svg or .html.
+        chart: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+        # Draw one network as a diagram for a slide.
+        draw: Annotated[Path | None, tyro.conf.arg(metavar="FILE.svg")] = None
+        # Write the table here as well.
+        csv: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+        # One JSON object on the last line of standard output.
+        json: tyro.conf.FlagCreatePairsOff[bool] = False
+
+    given = _parse(Measure, argv, "measure", measure.__doc__ or "")
+    for word in ("layers", "latency", "field"):
+        if getattr(given, word) and not given.networks:
+            raise UserError(f"--{word}: name the networks, as in: striate measure resnet18 --{word}")
+    for word in ("draw", "out"):
+        if getattr(given, word) is not None and len(given.networks) != 1:
+            raise UserError(f"--{word} {getattr(given, word)}: a picture of one network; name one, found {len(given.networks)}.")
+    for word in ("layer", "out"):
+        if getattr(given, word) and not given.field:
+            raise UserError(f"--{word}: goes with --field PHOTO, as in: striate measure resnet18 --field photo.jpg --{word} …")
+    from striate.measure import effective, listing, table
+    from striate.measure import latency as latencies
+    from striate.measure.outline import outline
+    from striate.report import cost_chart, diagram, fields
+
+    for path, room in ((given.chart, cost_chart), (given.draw, diagram), (given.out, fields)):
+        if path is not None:
+            room.check_place(path)  # before anything is measured
+
+    keys = {name.removeprefix("model.options."): value for name, value in options.items()}
+    found = listing.measure(*given.networks, size_px=given.img_size, classes=given.classes, options=keys)
+    plain = [one.to_json(layers=given.layers) for one in found]
+    if given.layers:
+        for one in found:
+            print("\n".join([*table.layer_lines(one), ""]))
+    print("\n".join(table.beside_lines(found) if given.networks else table.all_lines(found)))
+    if given.csv is not None:
+        from striate.files import write_whole
+
+        write_whole(given.csv, listing.to_csv(found))
+    timing = None
+    if given.latency or (given.chart is not None and given.networks and "--no-latency" not in argv):
+        timing = latencies.latency(
+            {one.subject.name: one.subject.build for one in found},
+            {one.subject.name: (one.subject.channels, one.subject.size_px) for one in found},
+            (1, given.batch_size) if given.latency else (1,),
+            device=given.device,
+            precision=given.precision,
+            compiled=given.compile,
+        )
+        print("\n".join(["", *timing.lines()]))
+        for one, facts in zip(found, plain, strict=True):
+            facts["latency"] = timing.to_json(one.subject.name)
+    for one, facts in zip(found, plain, strict=True):
+        if given.field:
+            layers = given.layer or (None,)
+            looked = [effective.on_photos(one.subject, given.field, weights=given.weights, layer=layer) for layer in layers]
+            print("\n".join(["", *looked[0].notes, *(f"{one.subject.name}, {each.field.describe()}" for each in looked)]))
+            facts["effective_fields"] = [each.field.to_json() for each in looked]
+            if given.out is not None:
+                print(fields.write_fields(given.out, one.subject.name, looked))
+    if given.chart is not None:
+        print(cost_chart.write_chart(given.chart, cost_chart.points(found, timing), timing))
+    if given.draw is not None:
+        subject, costs = found[0].subject, found[0].cost
+        shown = outline(subject.outlined(), subject.name, subject.size_px, subject.channels)
+        said = f"{costs.parameters:,} parameters · {costs.macs:,} MACs" + (f" · {subject.year}" if subject.year else "")
+        print(diagram.write_diagram(given.draw, shown, subject.name, said))
+    if given.json:
+        print(json.dumps({"networks": plain}))
+    return DONE
 
 
 # ---------------------------------------------------------------- data
@@ -611,4 +738,12 @@ def data_show(argv: list[str]) -> int:
     return DONE
 
 
-VERBS = {"train": train, "evaluate": evaluate, "predict": predict, "report": report, "runs": runs, "data": data}
+VERBS = {
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "report": report,
+    "runs": runs,
+    "measure": measure,
+    "data": data,
+}

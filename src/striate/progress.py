@@ -172,14 +172,16 @@ def sentence(record: Record, again: str = "Run the same command again") -> str |
 
 
 def line(facts: dict[str, Any]) -> str:
-    """The state of the training in one line: epoch, step, loss, top-1, rate, images/s, waiting, time left."""
+    """The state of the training in one line: epoch, step, loss (and each head's), top-1, rate, images/s, waiting, time left."""
     total = facts.get("total_steps")
     left = _time_left(facts)
+    heads = facts.get("losses") or {}
+    apart = ", ".join(f"{head} {_loss(loss)}" for head, loss in heads.items()) if len(heads) > 1 else ""
     return "  ".join(
         (
             f"epoch {facts['epoch']:.2f}",
             f"step {facts['step']:,}" + (f"/{total:,}" if total else ""),
-            f"loss {_loss(facts['loss'])}",
+            f"loss {_loss(facts['loss'])}" + (f" ({apart})" if apart else ""),
             f"top-1 {facts['top1']:.1%}",
             f"lr {facts['lr']:.3g}",
             f"{facts['images_per_s']:.0f} images/s",

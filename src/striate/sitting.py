@@ -53,7 +53,7 @@ MADE_WITH = {
         f"data.{name}"
         for name in ("size_px", "shrink_px", "fit", "crop_share", "interpolation", "normalise", "exif", "val_share", "colour")
     ),
-    *(f"optim.{name}" for name in ("name", "batch_size", "momentum", "ema", "precision", "seed")),
+    *(f"optim.{name}" for name in ("name", "batch_size", "momentum", "ema", "precision", "seed", "freeze")),
 }
 
 

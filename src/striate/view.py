@@ -1,9 +1,9 @@
 """How network pixels come from photo pixels: one value, shared by train, evaluate, serve and export.
 
 photo ── EXIF rule ── resize ── crop ──> [S, S, 3] uint8 ── normalise ──> [3, S, S] float, or [1, S, S] for a grey view
-The first half is done by `data.views` with Pillow's resampling, the second here. Pixels travel as three channels up to
-`normalise`, which alone makes one of them. The way back (boxes, heatmaps) is `Placement`, exact to the rounding of the
-resized sides.
+The first half is done by `data.views` with Pillow's resampling, the second here. Pixels travel as red, green and blue up to
+`normalise`, which alone makes one channel of them or turns their order. The way back (boxes, heatmaps) is `Placement`, exact to
+the rounding of the resized sides.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -32,11 +32,12 @@ IMAGENET_GREY_STD = (0.218,)
 # Of red, green, blue in grey, over 65536. Source: ITU-R BT.601, in the integers of Pillow's convert("L").
 GREY_WEIGHTS = (19595, 38470, 7471)
 
-Colour = Literal["rgb", "grey"]
+Colour = Literal["rgb", "grey", "bgr"]
 Fit = Literal["crop", "squash"]
 Interpolation = Literal["bilinear", "bicubic", "nearest", "lanczos"]
 
-_CHANNELS: dict[Colour, int] = {"rgb": 3, "grey": 1}
+_CHANNELS: dict[Colour, int] = {"rgb": 3, "grey": 1, "bgr": 3}
+_COLOURS: dict[Colour, str] = {"rgb": "RGB", "grey": "grey (BT.601)", "bgr": "BGR"}
 _FITS = ("crop", "squash")
 _INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "lanczos")
 
@@ -94,9 +95,9 @@ class View:
     resize_px: int  # shorter side before the centre crop; S for "squash"
     interpolation: Interpolation  # Pillow's, which widens its support when shrinking (antialias)
     exif: bool  # whether the EXIF orientation is applied; off for parity with published ImageNet figures
-    mean: tuple[float, ...]  # of red, green, blue in 0..1; of grey: one number
-    std: tuple[float, ...]  # in 0..1: x = (pixel / 255 - mean) / std
-    colour: Colour = "rgb"  # the network's channels: red, green, blue in this order, or one of grey
+    mean: tuple[float, ...]  # of each of the network's channels in their order, in 0..1; of grey: one number
+    std: tuple[float, ...]  # in 0..1: x = (pixel / 255 - mean) / std; 1/255 leaves pixels at 0..255
+    colour: Colour = "rgb"  # the network's channels: red, green, blue in this order, one of grey, or Caffe's blue, green, red
 
     def __post_init__(self) -> None:
         if self.fit not in _FITS:
@@ -166,8 +167,19 @@ class View:
         mean = ",".join(f"{value:.4g}" for value in self.mean)
         std = ",".join(f"{value:.4g}" for value in self.std)
         exif = "EXIF applied" if self.exif else "EXIF ignored"
-        colour = "RGB" if self.colour == "rgb" else "grey (BT.601)"
-        return f"{shape}, {self.interpolation}, {colour}, mean {mean}, std {std}, {exif}"
+        return f"{shape}, {self.interpolation}, {_COLOURS[self.colour]}, mean {mean}, std {std}, {exif}"
+
+    @property
+    def mean_rgb(self) -> tuple[float, float, float]:
+        """The mean as a colour: red, green, blue in 0..1."""
+        red, green, blue = self.mean[::-1] if self.colour == "bgr" else self.mean * (3 // self.channels)
+        return red, green, blue
+
+    def for_size(self, size_px: int) -> View:
+        """The same view for another side of the input, the share of the photo that is cut out kept."""
+        if size_px == self.size_px:
+            return self
+        return replace(self, size_px=size_px, resize_px=round(self.resize_px * size_px / self.size_px))
 
     def resized_sides(self, width: int, height: int) -> tuple[int, int]:
         """Width and height of the photo after the resize, before the crop."""
@@ -197,7 +209,7 @@ class View:
         return x.mul_(scale).add_(shift).to(dtype)
 
     def levels(self, images: torch.Tensor) -> torch.Tensor:
-        """The network's channels before they are scaled: whole numbers 0..255, for grey those of Pillow's convert("L").
+        """The network's channels, in its order, before they are scaled: whole numbers 0..255, for grey Pillow's convert("L").
 
         images: [B, 3, S, S] uint8. Returns a new tensor [B, C, S, S] float32.
         """
@@ -205,6 +217,8 @@ class View:
         x = images.float()
         if self.colour == "rgb":
             return x
+        if self.colour == "bgr":
+            return x.flip(1)
         # Sums stay below 2^24, where float32 holds every whole number: on every device the same grey, to the bit.
         red, green, blue = (weight * x[:, channel : channel + 1] for channel, weight in enumerate(GREY_WEIGHTS))
         return ((red + green + blue + 32768) / 65536).floor()

@@ -49,6 +49,7 @@ FLOORS = {
 # Packages of the extras: imported where they are used, so that striate works without them.
 OPTIONAL = {
     "timm",
+    "huggingface_hub",
     "alembic",
     "mlflow",
     "sqlalchemy",

@@ -47,6 +47,13 @@ def test_no_large_file_and_no_weights():
     assert not wrong
 
 
+def _is_the_one_reader(path: Path, call: ast.Call) -> bool:
+    """The one place where a pickle is opened: by torch's restricted reader, in the child process of `models.foreign`."""
+    spelled = {word.arg: ast.unparse(word.value) for word in call.keywords}
+    is_restricted = spelled == {"weights_only": "True", "map_location": "'cpu'"}
+    return path == ROOT / "src/striate/models/unpickle.py" and ast.unparse(call.func) == "torch.load" and is_restricted
+
+
 def test_g1_no_module_runs_code_from_a_file():
     wrong = []
     for path in sorted((ROOT / "src").rglob("*.py")):
@@ -54,6 +61,8 @@ def test_g1_no_module_runs_code_from_a_file():
             if isinstance(node, ast.Call):
                 name = ast.unparse(node.func)
                 through_shell = any(word.arg == "shell" and ast.unparse(word.value) != "False" for word in node.keywords)
+                if _is_the_one_reader(path, node):
+                    continue
                 if name in BANNED or name.split(".")[-1] in BANNED_METHODS or through_shell:
                     wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}: {name}")
             elif isinstance(node, (ast.Import, ast.ImportFrom)):

@@ -116,11 +116,13 @@ def test_grey_and_colour_weights_never_load_into_each_other(tmp_path: Path) -> N
     grey = one_channel(catalog.build("resnet18", 3, {"stem": "small", "width": 8}), "resnet18")
     for network, name in ((colour, "colour"), (grey, "grey")):
         save_file(network.state_dict(), tmp_path / f"{name}.safetensors")
+    read = {name: weights.read(tmp_path / f"{name}.safetensors")[0] for name in ("colour", "grey")}
     with pytest.raises(CheckpointError, match=r"conv1.weight \[8, 1, 3, 3\] for \[8, 3, 3, 3\]"):
-        weights.load(colour, tmp_path / "grey.safetensors")
+        weights.put(colour, read["grey"], "grey.safetensors")
     with pytest.raises(CheckpointError, match=r"conv1.weight \[8, 3, 3, 3\] for \[8, 1, 3, 3\]"):
-        weights.load(grey, tmp_path / "colour.safetensors")
-    weights.load(grey, tmp_path / "grey.safetensors")
-    assert are_one_channel(tmp_path / "grey.safetensors", colour)
-    assert not are_one_channel(tmp_path / "colour.safetensors", colour)
-    assert not are_one_channel(tmp_path / "absent.safetensors", colour)
+        weights.put(grey, read["colour"], "colour.safetensors")
+    weights.put(grey, read["grey"], "grey.safetensors")
+    shapes = {name: {key: tuple(tensor.shape) for key, tensor in tensors.items()} for name, tensors in read.items()}
+    assert are_one_channel(shapes["grey"], colour)
+    assert not are_one_channel(shapes["colour"], colour)
+    assert not are_one_channel({}, colour)

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from striate.errors import UserError
-from striate.models import kth
+from striate.models import catalog, kth
 
 
 @pytest.mark.parametrize("kernel", [(2, 2), (2, 1), (1, 2)])
@@ -58,9 +58,6 @@ def test_rui_is_uniform_and_he_a_cut_normal_of_the_stated_deviation():
     uniform = kth.kth_a(200).fc1
     assert uniform.weight.abs().max() <= 0.05
     assert uniform.weight.std().item() == pytest.approx(0.05 / math.sqrt(3), rel=0.01)
-    glorot = kth.kth_a(200, init="glorot").fc1
-    assert glorot.weight.std().item() == pytest.approx(math.sqrt(2 / (5120 + 2048)), rel=0.01)
-    assert glorot.weight.abs().max() <= math.sqrt(6 / (5120 + 2048))
     he = kth.kth_d(200)
     assert he.fc1.weight.std().item() == pytest.approx(math.sqrt(2 / 5120), rel=0.01)
     assert he.fc1.weight.abs().max() <= 2 * math.sqrt(2 / 5120) / 0.8796
@@ -91,5 +88,28 @@ def test_rui_without_batch_norm_starts_as_a_constant_function():
     spread = {}
     with torch.inference_mode():
         for start in ("rui", "glorot", "he"):
-            spread[start] = kth.kth_a(200, init=start)(images).std(0).mean().item()
+            spread[start] = catalog.build("kth-a", 200, {"init": start})(images).std(0).mean().item()
     assert spread["rui"] < 1e-5 < 1e-3 < spread["glorot"] < spread["he"]
+
+
+def test_the_option_init_paper_keeps_each_letters_own_start():
+    torch.manual_seed(0)
+    paper = catalog.build("kth-f", 10, {"init": "paper"})
+    torch.manual_seed(0)
+    own = kth.kth_f(10)
+    assert all(torch.equal(one, other) for one, other in zip(paper.parameters(), own.parameters(), strict=True))
+    he = catalog.build("kth-f", 10, {"init": "he"})  # not cut, as Keras' is
+    edge = 2 * math.sqrt(2 / 320) / 0.8796
+    assert own.get_parameter("block3.conv2.weight").abs().max() <= edge < he.get_parameter("block3.conv2.weight").abs().max()
+
+
+def test_padding_valid_is_torchs_plain_convolution_and_leaves_a_grid_of_5():
+    """64 - 62 - 31 - 28 - 14 - 11 - 5: the first block loses two pixels, the others three each."""
+    model = kth.kth_f(200, padding="valid")
+    assert model.get_submodule("fc").in_features == 5 * 5 * 80
+    assert model(torch.randn(2, 3, 64, 64)).shape == (2, 200)
+    kinds = {type(layer) for layer in model.modules() if isinstance(layer, nn.Conv2d)}
+    assert kinds == {nn.Conv2d}
+    assert kth.kth_f(7, size_px=28, padding="valid")(torch.randn(2, 3, 28, 28)).shape == (2, 7)
+    with pytest.raises(UserError, match="padding valid the input side must be 28 or more, found 27"):
+        kth.kth_f(7, size_px=27, padding="valid")

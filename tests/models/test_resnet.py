@@ -1,19 +1,31 @@
-"""ResNet against torchvision's: names, logits, initialisation, and the layers that hooks rely on."""
+"""ResNet against torchvision's: names, logits, shortcuts, variants, initialisation, and the layers that hooks rely on."""
+
+import inspect
+from functools import partial
 
 import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.nn import functional
 
-from striate.errors import UserError
-from striate.models import catalog, resnet
+from striate.errors import CheckpointError, UserError
+from striate.models import catalog, resnet, weights
 from striate.taps import layer_names, taps
 
 OURS = {
     "resnet18": resnet.resnet18,
     "resnet34": resnet.resnet34,
     "resnet50": resnet.resnet50,
+    "resnet101": resnet.resnet101,
+    "resnet152": resnet.resnet152,
 }
+# Two blocks in each stage, so that there is one with and one without a change of shape: (block of ours, of torchvision).
+SMALL = {
+    "basic": (resnet.BasicBlock, torchvision.models.resnet.BasicBlock),
+    "bottleneck": (resnet.Bottleneck, torchvision.models.resnet.Bottleneck),
+}
+DEPTHS = (2, 2, 2, 2)
 
 
 def randomised(model: nn.Module) -> nn.Module:
@@ -28,16 +40,130 @@ def randomised(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
-@pytest.mark.parametrize("name", OURS)
-@pytest.mark.parametrize("size_px", [64, 97])
-def test_logits_equal_torchvisions_with_its_weights(name, size_px):
+def assert_same_logits(ours: nn.Module, theirs: nn.Module, *sizes_px: int) -> None:
+    """Their weights, loaded by name, give their logits within 1e-5 of the largest."""
+    ours.eval().load_state_dict(theirs.state_dict())
+    for size_px in sizes_px:
+        images = torch.randn(2, 3, size_px, size_px, generator=torch.Generator().manual_seed(1))
+        with torch.inference_mode():
+            expected, found = theirs(images), ours(images)
+        assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
+def test_logits_equal_torchvisions_with_its_weights(name):
     theirs = randomised(torchvision.models.get_model(name, weights=None, num_classes=20))
-    ours = OURS[name](20).eval()
-    ours.load_state_dict(theirs.state_dict())
-    images = torch.randn(2, 3, size_px, size_px, generator=torch.Generator().manual_seed(1))
-    with torch.inference_mode():
-        expected, found = theirs(images), ours(images)
-    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert_same_logits(OURS[name](20), theirs, 64, 97)
+
+
+class Instead(nn.Module):
+    """A shortcut that torchvision has not, for a block of theirs."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+def with_shortcuts(kind, make):
+    """torchvision's network with other shortcuts: make(input channels, output channels, stride, whether the shape changes)."""
+    theirs = torchvision.models.ResNet(SMALL[kind][1], list(DEPTHS), num_classes=20)
+    for block in [layer for layer in theirs.modules() if isinstance(layer, SMALL[kind][1])]:
+        channels = block.conv1.in_channels, block.conv2.out_channels * block.expansion
+        block.downsample = make(*channels, block.stride, block.downsample is not None)
+    return randomised(theirs)
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_option_a_is_every_second_pixel_and_zeros_where_the_shape_changes(kind):
+    def shortcut(channels, out_channels, stride, needed):
+        def subsampled(x):
+            zeros = x.new_zeros(len(x), out_channels - channels, 1, 1)
+            small = functional.avg_pool2d(x, 1, stride)
+            return torch.cat([small, zeros.expand(-1, -1, *small.shape[2:])], 1)
+
+        return Instead(subsampled) if needed else None
+
+    theirs = with_shortcuts(kind, shortcut)
+    block = partial(SMALL[kind][0], option="A")
+    ours = resnet.ResNet(20, block, DEPTHS, "option-a", "imagenet", 64)
+    assert not any("downsample" in name for name in ours.state_dict())
+    assert_same_logits(ours, theirs, 64, 97)
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_option_c_is_a_projection_in_every_block(kind):
+    def shortcut(channels, out_channels, stride, needed):
+        return nn.Sequential(nn.Conv2d(channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
+
+    theirs = with_shortcuts(kind, shortcut)
+    ours = resnet.ResNet(20, partial(SMALL[kind][0], option="C"), DEPTHS, "basic", "imagenet", 64)
+    assert_same_logits(ours, theirs, 64, 97)
+
+
+def test_a_plain_network_is_a_resnet_whose_shortcuts_are_deleted():
+    theirs = with_shortcuts("basic", lambda *_: Instead(lambda x: x.new_zeros(())))
+    assert_same_logits(resnet.plain18(20), theirs, 64, 97)
+
+
+def test_the_networks_of_the_table_have_the_shortcuts_and_strides_of_their_names():
+    for name, entry in resnet.NETWORKS.items():
+        with torch.device("meta"):
+            model = entry.builder(10, width=8)
+        blocks = [block for number in range(1, 5) for block in model.get_submodule(f"layer{number}")]
+        layers = 2 + sum(2 if isinstance(block, (resnet.BasicBlock, resnet.PlainBlock)) else 3 for block in blocks)
+        assert f"{layers}" in name, name
+        kinds = {type(getattr(block, "downsample", None)) for block in blocks}
+        expected = {
+            "plain": {type(None)},
+            "-a": {type(None), resnet.ZeroPadded},
+            "-c": {nn.Sequential},
+        }
+        ending = "plain" if name.startswith("plain") else name[-2:]
+        assert kinds == expected.get(ending, {type(None), nn.Sequential}), name
+        if isinstance(blocks[0], resnet.Bottleneck):
+            first = model.layer3[0].conv1.stride == (2, 2)
+            assert first == name.endswith("-v1") and first != (model.layer3[0].conv2.stride == (2, 2)), name
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [
+        ("resnet18", "basic"),
+        ("resnet34-v1", "basic"),
+        ("resnet34-a", "option-a"),
+        ("resnet34-c", "basic"),
+        ("plain34", "plain"),
+        ("resnet101", "v1.5"),
+        ("resnet152-v1", "v1"),
+        ("resnet50-a", "option-a"),
+        ("resnet50-c", "v1.5"),
+    ],
+)
+def test_variants(name, variant):
+    assert catalog.build(name, 10, {"width": 4}).variant == variant
+
+
+def test_plain_and_option_a_have_the_same_weights_and_refuse_each_others():
+    plain, option_a = resnet.plain18(10, width=4), resnet.resnet18_a(10, width=4)
+    shapes = {name: value.shape for name, value in plain.state_dict().items()}
+    assert shapes == {name: value.shape for name, value in option_a.state_dict().items()}
+    for model, other in ((plain, option_a), (option_a, plain)):
+        with pytest.raises(CheckpointError, match=f"of variant '{other.variant}', the network is '{model.variant}'"):
+            weights.put(model, other.state_dict(), "file", other.variant)
+    with pytest.raises(CheckpointError, match=r"missing: layer2\.0\.downsample\.0\.weight"):
+        weights.put(resnet.resnet18(10, width=4), plain.state_dict(), "file")
+
+
+def test_every_builder_says_what_it_is_and_lists_its_options():
+    for name, entry in resnet.NETWORKS.items():
+        text = inspect.getdoc(entry.builder) or ""
+        options = set(inspect.signature(entry.builder, eval_str=True).parameters) - {"num_classes"}
+        assert "parameters" in text.splitlines()[0] or "G MACs" in text.splitlines()[0], name
+        assert all(option in text for option in options) or "Options as" in text, name
+        assert options == ({"stem", "width"} | (set() if "plain" in name else {"zero_gamma", "stochastic_depth"})), name
 
 
 def test_state_dict_names_and_their_order_are_torchvisions():
@@ -88,9 +214,30 @@ def test_initialisation_follows_he_by_outputs_and_zero_gamma_makes_blocks_the_id
     assert torch.equal(resnet.resnet18(10).layer3[1].bn2.weight, torch.ones(256))
 
 
-def test_width_zero_is_refused():
+def test_initialisation_of_every_convolution_is_hes_and_of_every_norm_the_identity():
+    """He et al. 2015, equation 14: variance 2 / (kernel area x output channels); deviations within 5 % where weights are many."""
+    torch.manual_seed(0)
+    for layer in [*resnet.resnet50_c(10).modules(), *resnet.plain18(10).modules()]:
+        if isinstance(layer, nn.Conv2d):
+            expected = (2 / (layer.kernel_size[0] ** 2 * layer.out_channels)) ** 0.5
+            assert layer.weight.std().item() == pytest.approx(expected, rel=0.05)
+            assert abs(layer.weight.mean().item()) < 0.05 * expected
+        elif isinstance(layer, nn.BatchNorm2d):
+            assert torch.equal(layer.weight, torch.ones_like(layer.weight)) and not layer.bias.any()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50-v1", "resnet34-a", "resnet18-c", "plain18"])
+def test_any_size_down_to_one_pixel_goes_in(name):
+    with torch.device("meta"):
+        model = catalog.build(name, 7, {"width": 8}).eval()
+        for size in ((1, 1), (2, 3), (31, 57)):
+            assert model(torch.empty(2, 3, *size)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("build", [resnet.resnet18, resnet.plain18])
+def test_width_zero_is_refused(build):
     with pytest.raises(UserError, match="width: expected 1 channel or more, found 0"):
-        resnet.resnet18(10, width=0)
+        build(10, width=0)
 
 
 def test_stochastic_depth_changes_neither_names_nor_evaluation_nor_the_start():

@@ -142,9 +142,10 @@ Sit = Callable[..., End]
 
 @pytest.fixture
 def sit(images: Path, tmp_path: Path) -> Sit:
-    """sit(name, stop=…, workers=…, on=…, mirror=…, **changes): one sitting of a run, up to the end of the loop.
+    """sit(name, stop=…, workers=…, on=…, mirror=…, recipe=…, **changes): one sitting of a run, up to the end of the loop.
 
-    on: called with each record as it comes. Changes are named with "__" for ".": budget__epochs=3.
+    on: called with each record as it comes. Changes are named with "__" for ".": budget__epochs=3. recipe: the name of one
+    to start from, in the place of CHANGES.
     """
 
     def one(
@@ -154,13 +155,14 @@ def sit(images: Path, tmp_path: Path) -> Sit:
         on: Callable[[Record], None] | None = None,
         override: tuple[str, ...] = (),
         mirror: Path | None = None,
+        recipe: str | None = None,
         **changes: Any,
     ) -> End:
         named = {key.replace("__", "."): value for key, value in changes.items()}
         request = sitting.Request(
             str(images),
-            Recipe(),
-            {**CHANGES, **named},
+            recipe or Recipe(),
+            named if recipe else {**CHANGES, **named},
             tmp_path / "runs",
             name,
             workers=workers,

@@ -10,6 +10,7 @@ import json
 import operator
 import os
 import re
+import runpy
 import shutil
 import signal
 import socket
@@ -22,7 +23,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from striate.data import synthetic
 from striate.data.order import Order
@@ -162,6 +165,28 @@ def test_resuming_with_three_processes_is_bit_for_bit_the_uninterrupted_run(ask:
     assert end[0]["evaluations"][-1] == whole[0]["evaluations"][-1]
     assert largest_difference(tmp_path / "whole", tmp_path / "parts") == 0.0
     assert all(one["losses"] == end[0]["losses"] for one in end)
+
+
+def test_frozen_layers_are_the_weights_of_the_file_in_all_processes(ask: Ask, photos: Path, tmp_path: Path) -> None:
+    """A third of a statistic three times is not always that statistic: frozen ones must not be averaged."""
+    torch.manual_seed(5)
+    theirs = runpy.run_path(str(HERE / "jobs.py"))["normalised"](7).state_dict()
+    theirs["1.running_mean"].uniform_(0.5, 1.5)
+    theirs["1.running_var"].uniform_(0.5, 1.5)
+    save_file(theirs, tmp_path / "theirs.safetensors")
+    changes = CHANGES | {"model.name": "jobs:normalised", "model.weights": str(tmp_path / "theirs.safetensors")}
+    changes |= {"optim.freeze": "until:2", "optim.head_lr": 10.0}
+    job = {"data": str(photos), "out": str(tmp_path), "changes": changes}
+    trained(ask(3, "train", name="whole", **job))
+    trained(ask(3, "train", name="parts", stop_at=[1, 3], **job))
+    (tmp_path / "theirs.safetensors").unlink()
+    trained(ask(3, "train", name="parts", **job))
+    assert largest_difference(tmp_path / "whole", tmp_path / "parts") == 0.0
+    end = last(tmp_path / "whole")
+    assert end.ema is not None
+    for name in ("0.weight", "1.weight", "1.running_mean", "1.running_var", "1.num_batches_tracked"):
+        assert torch.equal(end.model[name], theirs[name]) and torch.equal(end.ema[name], theirs[name]), name
+    assert not torch.equal(end.model["6.weight"], end.ema["6.weight"])
 
 
 def test_dropout_and_batch_norm_are_the_same_for_the_same_micro_batches(ask: Ask, photos: Path, tmp_path: Path) -> None:

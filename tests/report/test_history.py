@@ -47,6 +47,16 @@ def test_missing_value_is_a_gap_and_no_zero() -> None:
     assert math.isnan(curve.y_N[1])
 
 
+def test_heads_have_curves_of_their_own() -> None:
+    steps = _steps((10, 1.6), (20, 1.3))
+    for line, main in zip(steps, (1.0, 0.7), strict=True):
+        line["losses"] = {"main": main, "aux1": 2.0}
+    past = history(steps)
+    assert past.heads == ("main", "aux1")
+    assert past.curve("step", "losses/main").y_N.tolist() == [1.0, 0.7]
+    assert history([line | {"losses": {"main": 1.0}} for line in steps]).heads == ()
+
+
 def test_bins_keep_mean_and_extremes() -> None:
     y_N = np.arange(300.0) % 3
     none_N = np.full(300, np.nan)

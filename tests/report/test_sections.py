@@ -11,7 +11,9 @@ import pytest
 
 from striate.files import write_json
 from striate.report import sections
+from striate.report.charts import lay_out
 from striate.report.gather import gather
+from striate.run import log
 
 
 @pytest.fixture
@@ -89,6 +91,23 @@ def test_headline_prefers_one_view_of_the_validation_set(run: Path) -> None:
 def test_top5_of_five_classes_is_left_out(tmp_path: Path, make_run: Callable[..., Path]) -> None:
     charts = sections.curves(gather(make_run(tmp_path / "five", classes=5, images=12)))
     assert [chart.slug for chart in charts] == ["loss", "top1", "learning-rate", "images-per-s", "waiting"]
+
+
+def test_of_several_heads_the_main_one_stands_beside_validation(run: Path) -> None:
+    lines = log.read(run / "log.jsonl")
+    for line in lines:
+        if line["kind"] == "step":
+            line["losses"] = {"main": (line["loss"] or 8.0) / 2, "aux2": 3.0, "aux1": 4.0}
+    (run / "log.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    facts = gather(run)
+    charts = {chart.slug: chart for chart in sections.curves(facts)}
+    assert list(charts)[:2] == ["loss", "heads"]
+    assert [one.name for one in charts["heads"].series] == ["main", "aux2", "aux1"]
+    main, aux2, aux1 = (one.curve.y_N for one in charts["heads"].series)
+    assert set(aux2) == {3.0} and set(aux1) == {4.0}
+    assert charts["loss"].series[0].name == "train batches" and (charts["loss"].series[0].curve.y_N == main).all()
+    drawn = [lay_out(chart) for chart in charts.values()]
+    assert any("what is minimised adds 0.3 times that of each other head" in note for note in sections.curve_notes(facts, drawn))
 
 
 def test_raw_and_ema_are_told_apart(run: Path) -> None:

@@ -49,6 +49,8 @@ def test_what_the_recipe_says_elsewhere_is_put_in() -> None:
     assert made.shorter_px == (256, 256)  # 224 of 256 is the default crop_share
     assert made.lighting_axes == colour.IMAGENET_AXES
     assert made.cutout_colour == (124, 116, 104)  # the mean colour: what the network sees as zero
+    turned = View(64, "crop", 73, "bilinear", False, (0.406, 0.456, 0.485), (0.225, 0.224, 0.229), "bgr")
+    assert augmentation_of(recipe, turned).cutout_colour == (124, 116, 104)
     grey = View(64, "crop", 73, "bilinear", False, (0.459,), (0.218,), "grey")
     assert augmentation_of(recipe, grey).cutout_colour == (117, 117, 117)
 

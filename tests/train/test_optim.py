@@ -24,7 +24,10 @@ DEFAULTS: dict[str, Any] = {
     "trust": 0.02,
     "weight_decay": 0.1,
     "decay_all": True,
+    "rates": {},
 }
+# Of the parameters of `_model`: the convolution slower, the head's bias faster.
+RATES = {"0.weight": 0.25, "0.bias": 0.25, "4.bias": 10.0}
 
 
 def _model() -> nn.Sequential:
@@ -188,16 +191,58 @@ def test_without_decay_all_biases_and_norms_are_spared() -> None:
     assert [group["weight_decay"] for group in optim.build(model, "sgd", **DEFAULTS).param_groups] == [0.1]
 
 
-def test_set_rate_sets_every_group() -> None:
+def test_set_rate_sets_every_group_by_its_factor() -> None:
     optimizer = optim.build(_model(), "sgd", **{**DEFAULTS, "decay_all": False})
     optim.set_rate(optimizer, 0.7)
     assert [group["lr"] for group in optimizer.param_groups] == [0.7, 0.7]
+    scaled = optim.build(_model(), "sgd", **{**DEFAULTS, "decay_all": False, "rates": RATES})
+    assert [(group["lr"], group["weight_decay"]) for group in scaled.param_groups] == [
+        (0.05 * 0.25, 0.1),
+        (0.05, 0.1),
+        (0.05 * 0.25, 0.0),
+        (0.05, 0.0),
+        (0.05 * 10, 0.0),
+    ]
+    optim.set_rate(scaled, 2.0)
+    assert [group["lr"] for group in scaled.param_groups] == [0.5, 2.0, 0.5, 2.0, 20.0]
 
 
 @pytest.mark.parametrize("decay_all", [True, False])
 @pytest.mark.parametrize("name", NAMES)
-def test_three_steps_a_file_and_two_steps_are_five(name: Any, decay_all: bool) -> None:
+def test_a_parameter_moves_as_in_a_training_at_its_own_rate(name: Any, decay_all: bool) -> None:
+    """With the same gradients, each parameter is where one optimiser at its rate alone would have brought it."""
     arguments = {**DEFAULTS, "decay_all": decay_all}
+    ours = _model()
+    optimizer = optim.build(ours, name, **{**arguments, "rates": RATES})
+    optim.set_rate(optimizer, 0.02)
+    _push(ours, optimizer, 3)
+    moved = dict(ours.named_parameters())
+    for factor in (0.25, 1.0, 10.0):
+        reference = _model()
+        plain = optim.build(reference, name, **arguments)
+        optim.set_rate(plain, 0.02 * factor)
+        _push(reference, plain, 3)
+        for key, parameter in reference.named_parameters():
+            if RATES.get(key, 1.0) == factor:
+                torch.testing.assert_close(moved[key], parameter, msg=key)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_frozen_parameters_have_no_state_and_do_not_decay(name: Any) -> None:
+    model = _model()
+    model[0].requires_grad_(False)
+    before = copy.deepcopy(model[0].state_dict())
+    optimizer = optim.build(model, name, **DEFAULTS)
+    _train(model, optimizer, 2)
+    assert all(torch.equal(before[key], tensor) for key, tensor in model[0].state_dict().items())
+    assert {key.partition(".")[0] for key in optim.named_state(model, optimizer)} == {"1", "4"}
+
+
+@pytest.mark.parametrize("rates", [{}, RATES])
+@pytest.mark.parametrize("decay_all", [True, False])
+@pytest.mark.parametrize("name", NAMES)
+def test_three_steps_a_file_and_two_steps_are_five(name: Any, decay_all: bool, rates: dict[str, float]) -> None:
+    arguments = {**DEFAULTS, "decay_all": decay_all, "rates": rates}
     model = _model().to(memory_format=torch.channels_last)
     optimizer = optim.build(model, name, **arguments)
     _train(model, optimizer, 3)

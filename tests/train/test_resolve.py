@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,11 @@ from PIL import Image
 from striate.data.augment import colour
 from striate.data.layouts.detect import open_data
 from striate.data.layouts.splits import Splits
+from striate.errors import UserError
+from striate.models import pretrained
 from striate.recipe import Recipe, change
-from striate.train.resolve import resolve
+from striate.train.resolve import Resolved, resolve
+from striate.view import View
 
 AXIS = np.array([0.6, 0.64, 0.48])  # a unit vector
 
@@ -79,3 +83,69 @@ def test_photos_are_not_stored_smaller_than_the_network_sees_them(splits: Splits
 def test_batches_are_augmented_on_a_gpu_only(splits: Splits, resident: str) -> None:
     assert resolved(splits, data__resident=resident)[0].augment.execution == "per-image"
     assert resolved(splits, data__resident=resident, augment__execution="batched")[0].augment.execution == "batched"
+
+
+# ---------------------------------------------------------------- weights
+
+CAFFE = View(96, "crop", 110, "bilinear", False, (0.4, 0.46, 0.48), (1 / 255,) * 3, "bgr")
+
+
+@pytest.fixture
+def weights(monkeypatch: pytest.MonkeyPatch) -> Callable[[View | None], None]:
+    """weights(view): from then on all weights bring this view."""
+
+    def bring(view: View | None) -> None:
+        monkeypatch.setattr(pretrained, "view_of", lambda name, source, options: view)
+
+    return bring
+
+
+def of_weights(splits: Splits, **changes: object) -> Resolved:
+    named = {"model.name": "resnet18", "model.weights": "theirs.pth"}
+    named |= {name.replace("__", "."): value for name, value in changes.items()}
+    return resolve(change(Recipe(), named), splits, torch.device("cpu"), keeps_orientation=True)
+
+
+@pytest.mark.parametrize("wanted", ["auto", "weights"])
+def test_size_mean_deviation_and_order_of_channels_are_those_of_the_weights(
+    splits: Splits, weights: Callable[[View | None], None], wanted: str
+) -> None:
+    weights(CAFFE)
+    found = of_weights(splits, data__normalise=wanted)
+    assert (found.recipe.data.size_px, found.recipe.data.normalise) == (96, "weights")
+    assert (found.view.mean, found.view.std, found.view.colour, found.view.size_px) == (CAFFE.mean, CAFFE.std, "bgr", 96)
+    assert "--img-size 96: what the weights were made for." in found.notes
+    assert any(note.startswith("--data.normalise weights: ") and "BGR" in note for note in found.notes)
+
+
+def test_what_the_user_says_goes_before_the_weights(splits: Splits, weights: Callable[[View | None], None]) -> None:
+    weights(CAFFE)
+    found = of_weights(splits, data__normalise="divide", data__size_px=64)
+    assert (found.view.mean, found.view.colour, found.view.size_px) == ((0.0, 0.0, 0.0), "rgb", 64)
+    assert any("--data.normalise divide, as asked for; the weights see photos as" in note for note in found.notes)
+
+
+def test_axes_of_the_colour_shift_stay_red_green_blue(splits: Splits, weights: Callable[[View | None], None]) -> None:
+    weights(CAFFE)
+    found = of_weights(splits, augment__lighting=0.1, augment__lighting_from="dataset", data__size_px=32, data__crop_share=1.0)
+    first = np.array(found.recipe.augment.lighting_axes[:3])
+    np.testing.assert_allclose(first / np.linalg.norm(first), AXIS, atol=0.02)
+    assert found.view.colour == "bgr"
+
+
+@pytest.mark.parametrize("view", [None, CAFFE])
+def test_weights_that_say_nothing_for_these_channels_leave_imagenets(
+    splits: Splits, weights: Callable[[View | None], None], view: View | None
+) -> None:
+    weights(view)
+    changes = {"data__colour": "grey"} if view else {}
+    found = of_weights(splits, **changes)
+    assert found.recipe.data.normalise == "imagenet"
+    assert any(note.startswith("--data.normalise imagenet: --weights theirs.pth ") for note in found.notes)
+    with pytest.raises(UserError, match=r"data.normalise weights: --weights theirs.pth (do not say|see 3 channels, and)"):
+        of_weights(splits, data__normalise="weights", **changes)
+
+
+def test_to_ask_for_the_normalisation_of_no_weights_is_refused(splits: Splits) -> None:
+    with pytest.raises(UserError, match=r"data.normalise weights: there are no --weights. Say it yourself: imagenet"):
+        resolved(splits, data__normalise="weights")

@@ -11,7 +11,7 @@ from torch import nn
 
 from striate.data.loader import Batch
 from striate.ranks import Ranks
-from striate.train import optim
+from striate.train import layers, optim
 from striate.train.step import Mixing, Outcome, Step
 from striate.view import View
 
@@ -38,6 +38,7 @@ def _step(model: nn.Module, **changes: Any) -> Step:
         trust=0.001,
         weight_decay=0.0,
         decay_all=True,
+        rates={},
     )
     arguments: dict[str, Any] = {
         "view": VIEW,
@@ -47,6 +48,7 @@ def _step(model: nn.Module, **changes: Any) -> Step:
         "compiled": False,
         "accumulate": 1,
         "clip_norm": 0.0,
+        "filter_rms": 0.0,
         "smoothing": 0.0,
         "aux_weight": 0.3,
         "l2": 0.0,
@@ -141,6 +143,34 @@ def test_looking_changes_no_weight_and_measures() -> None:
         assert torch.equal(not_looked.state_dict()[name], tensor)
     assert outcome.norms is not None and set(outcome.norms) == {"0", "1", "5"}
     assert outcome.dead_share is not None and set(outcome.dead_share) == {"2"}
+
+
+def test_frozen_layers_keep_weights_and_statistics_also_after_a_call_of_train() -> None:
+    """And the step is that of a plain loop over a frozen front, whose batch norm uses the statistics that it has."""
+    ours, reference = _model(), _model()
+    for model in (ours, reference):
+        model[1].running_mean += 0.2
+        layers.freeze(model, "until:1", ())
+    before = copy.deepcopy(ours[:2].state_dict())
+    step = _step(ours)
+    plain = torch.optim.SGD(reference[5].parameters(), lr=0.05, momentum=0.9)
+    for number in range(3):
+        ours.train()
+        batch = _batch(seed=number)
+        assert _take(step, batch, number, 0.05, look=number == 1).skipped is None
+        plain.zero_grad()
+        nn.functional.cross_entropy(reference((batch.images / 255 - 0.5) / 0.25), batch.labels).backward()
+        plain.step()
+    assert all(torch.equal(before[name], tensor) for name, tensor in ours[:2].state_dict().items())
+    for name, tensor in reference.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], tensor)
+
+
+def test_with_all_batch_norms_frozen_one_image_is_enough() -> None:
+    model = _model()
+    assert _take(_step(model), _batch(1), 0, 0.1, False).skipped == "1 readable images in the batch"
+    layers.freeze(model, "until:1", ())
+    assert _take(_step(model), _batch(1), 0, 0.1, False).skipped is None
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])

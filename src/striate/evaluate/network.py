@@ -8,11 +8,10 @@ from typing import Literal
 
 import torch
 
-from striate.classes import Classes
+from striate.classes import Classes, imagenet
 from striate.errors import UserError
 from striate.files import sha256_file
-from striate.models import catalog
-from striate.models import weights as weight_files
+from striate.models import catalog, pretrained
 from striate.models.grey import are_one_channel, one_channel
 from striate.run.folder import Run
 from striate.view import IMAGENET_GREY_MEAN, IMAGENET_GREY_STD, IMAGENET_MEAN, IMAGENET_STD, View
@@ -22,7 +21,8 @@ from striate.view import IMAGENET_GREY_MEAN, IMAGENET_GREY_STD, IMAGENET_MEAN, I
 class Network:
     """A network ready to score: with its classes (None where nobody knows them), its View, and what it is.
 
-    digest: SHA-256 of the weights that were loaded. weights: "raw" or "EMA".
+    digest: SHA-256 of the weights that were loaded. weights: "raw" or "EMA". checkpoint: its name, that of a file, or of a
+    published set. notes: what had to be done to the weights, for people.
     """
 
     model: torch.nn.Module
@@ -32,6 +32,7 @@ class Network:
     digest: str
     home: Path
     checkpoint: str
+    notes: tuple[str, ...] = ()
 
 
 def from_run(run: Run, which: str, raw: bool) -> Network:
@@ -43,25 +44,52 @@ def from_run(run: Run, which: str, raw: bool) -> Network:
     )
 
 
-def from_weights(name: str, weights: str, classes: Classes, size_px: int, home: Path) -> Network:
-    """A network by name with a weight file, for data whose classes are the network's, in order.
+def from_weights(name: str, weights: str, data: Classes | None, size_px: int | None, home: Path) -> Network:
+    """A network by name with trained weights: a file, "default", or the name of a published set.
 
-    Where the file holds a grey network (one channel where the network has three), that is what is built.
-    Raises UserError for a checkpoint of a run, whose classes and view stand in the run and must not be guessed.
+    data: classes of the images, in order; None where they have none. What the outputs mean is, in this order: what the weights
+    say; ImageNet's classes, for 1,000 outputs and data whose ids are wnids, or that has none; the classes of the data.
+    size_px: side of the input; None for that of the weights. Where the file holds a grey network (one channel where the network
+    has three), that is what is built.
+    Raises UserError for a checkpoint of a run, which is scored as a run, and where nobody knows what the outputs mean.
     """
-    path = Path(weights)
-    run = next((folder for folder in (path, *path.absolute().parents) if (folder / "recipe.json").is_file()), None)
+    run = next(
+        (folder for folder in (Path(weights), *Path(weights).absolute().parents) if (folder / "recipe.json").is_file()), None
+    )
     if run is not None:
         raise UserError(
             f"{weights}: belongs to a run, which knows its classes and its preprocessing. Give the run: "
             f"striate evaluate {run} --data DATA (--checkpoint best, last or step-N)"
         )
-    options = {"size_px": size_px} if "size_px" in catalog.option_names(name) else {}
+    opened = pretrained.read(name, weights)
+    view = opened.view or _usual_view(catalog.NETWORKS[name].size_px if name in catalog.NETWORKS else 224)
+    view = view if size_px is None else view.for_size(size_px)
+    options = {"size_px": view.size_px} if "size_px" in catalog.option_names(name) else {}
+    classes, notes = _classes_of(opened, pretrained.outputs_of(opened, name, options), data)
     model = catalog.build(name, len(classes), options)
-    view = View(size_px, "crop", round(size_px * 256 / 224), "bilinear", False, IMAGENET_MEAN, IMAGENET_STD)
-    if are_one_channel(path, model):
+    if are_one_channel({key: list(tensor.shape) for key, tensor in opened.tensors.items()}, model):
         model = one_channel(model, name)
         view = replace(view, mean=IMAGENET_GREY_MEAN, std=IMAGENET_GREY_STD, colour="grey")
-    weight_files.load(model, path)
-    digest = sha256_file(path / "model.safetensors" if path.is_dir() else path)
-    return Network(model.eval(), classes, view, "raw", digest, home, path.name)
+    loaded = pretrained.put_into(model, name, opened, fresh_head=False, options=options)
+    said = loaded.where if pretrained.is_published(weights) else Path(weights).name
+    return Network(model.eval(), classes, view, "raw", loaded.digest, home, said, (*loaded.notes, *notes))
+
+
+def _usual_view(size_px: int) -> View:
+    """What most ImageNet weights were made for, where nobody says more: 224 of 256, ImageNet's mean and deviation."""
+    return View(size_px, "crop", round(size_px * 256 / 224), "bilinear", False, IMAGENET_MEAN, IMAGENET_STD)
+
+
+def _classes_of(opened: pretrained.Weights, outputs: int | None, data: Classes | None) -> tuple[Classes, tuple[str, ...]]:
+    """What the outputs of weights mean, and a note where that was concluded. See `from_weights`."""
+    if opened.classes is not None:
+        return opened.classes, ()
+    known = imagenet()
+    if outputs == len(known) and (data is None or all(one in known.index for one in data.ids)):
+        return known, (f"{opened.where}: 1,000 outputs, taken as ImageNet's classes in the order of their wnids.",)
+    if data is None:
+        raise UserError(
+            f"{opened.where}: these weights tell {outputs or 'some'} classes apart, and nobody says which. Classes are known for "
+            "runs, for published sets and for 1,000 outputs (ImageNet's)."
+        )
+    return data, ()

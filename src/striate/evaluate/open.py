@@ -42,7 +42,8 @@ def evaluate(
     checkpoint: str = "best",
     raw: bool = False,
     subset: bool = False,
-    size_px: int = 224,
+    compiled: bool = False,
+    size_px: int | None = None,
     precision: machine.Precision = "fp32",
     device: str = "auto",
     workers: str = "auto",
@@ -50,8 +51,10 @@ def evaluate(
 ) -> tuple[score.Summary, Path]:
     """Scores a network on labelled images and writes `evaluation/SPLIT-VIEWS-HASH6/`; what `striate evaluate` does.
 
-    network: a run or its folder, or a network's name with `weights` (a .safetensors file or a checkpoint folder).
+    network: a run or its folder, or a network's name with `weights`: a file, "default", or the name of a published set.
     data: a data set or "builtin"; a run without it is scored on its own validation set.
+    size_px: side of the input of a network by name; None for what its weights were made for.
+    compiled: the network as `models.compiled` makes it; the protocol says so, and logits differ by rounding.
     grey: a second run, trained with data.colour grey on the same classes, that the grey images go to; `checkpoint` and `raw`
     hold for both. The files are written beside the first run's.
     Returns the summary and the folder of its files. Raises UserError, DataError, CheckpointError, NonFiniteError.
@@ -64,18 +67,20 @@ def evaluate(
             index = _own_validation(run)
         else:
             index = detect.open_split(data if data is not None else run.data["path"], split, run.recipe.data.val_share)
-        return _evaluate(_route(run, grey, checkpoint, raw), index, subset, precision, device, workers)
+        return _evaluate(_route(run, grey, checkpoint, raw), index, subset, precision, device, workers, compiled=compiled)
     if grey is not None:
         raise UserError(f"{network}: --grey goes with a run as the network for colour; give the folder of a run.")
     if weights is None:
         catalog.option_names(str(network))  # an unknown name is named as such
-        raise UserError(f"{network}: a network by name needs --weights FILE; to score a training, give its run folder.")
+        raise UserError(
+            f"{network}: a network by name needs --weights FILE, or --weights default for the published ones; to score a "
+            "training, give its run folder."
+        )
     if data is None:
         raise UserError(f"{network}: say which images to score: --data DATA.")
     index = detect.open_split(data, split)
-    home = Path(out) if out is not None else Path("runs") / f"evaluated-{str(network).replace('/', '-').replace(':', '-')}"
-    opened = from_weights(str(network), weights, index.classes, size_px, home)
-    return _evaluate(Route(opened), index, subset, precision, device, workers)
+    opened = from_weights(str(network), weights, index.classes, size_px, Path(out) if out is not None else _home(str(network)))
+    return _evaluate(Route(opened), index, subset, precision, device, workers, compiled=compiled)
 
 
 def evaluate_run(
@@ -105,6 +110,7 @@ def _evaluate(
     device: str,
     workers: str,
     watch: Watch = None,
+    compiled: bool = False,
 ) -> tuple[score.Summary, Path]:
     network = route.colour
     assert network.classes is not None
@@ -120,12 +126,12 @@ def _evaluate(
     source: Source = Streaming(index, network.view.exif, 0)
     if resident.fits(resident.estimate_bytes(index, network.view)):  # then the next evaluation need not decode
         source = resident.build(index, network.view, max(machine.cores(), crew.count), progress=watch)
-    answers = ask(route, source, index, where, exact, crew, class_map, watch)
+    answers = ask(route, source, index, where, exact, crew, class_map, watch, compiled)
     protocol = score.Protocol(
         index.split,
         network.view,
         network.weights,
-        exact,
+        exact + (", compiled" if compiled else ""),
         subset=subset,
         checkpoint=network.checkpoint,
         data_fingerprint=index.fingerprint,
@@ -133,28 +139,56 @@ def _evaluate(
     )
     score.account(list(index.keys), answers.found, answers.bad)
     summary = score.score(answers.found, len(index), answers.bad, protocol, answers.is_grey_N)
+    if network.notes:
+        summary["notes"] = list(network.notes)
     name = score.evaluation_name(protocol, index.fingerprint, route.digest)
     return summary, score.write_evaluation(network.home / "evaluation" / name, summary, answers.found, answers.bad)
 
 
-def predict(
+def ready(
     network: str | Path | Run,
-    photos: Sequence[str | Path],
     *,
-    top: int = 5,
+    weights: str | None = None,
     grey: str | Path | Run | None = None,
     checkpoint: str = "best",
     raw: bool = False,
+    size_px: int | None = None,
+) -> Route:
+    """The network, or the two, that will answer for photos: loaded once, for any number of calls of `predict`.
+
+    network: a run or its folder, or a network's name; weights, size_px: as in `evaluate`, "default" where none are given.
+    """
+    if isinstance(network, Run) or (weights is None and _is_folder(network)):
+        return _route(network, grey, checkpoint, raw)
+    if grey is not None:
+        raise UserError(f"{network}: --grey goes with a run as the network for colour; give the folder of a run.")
+    catalog.option_names(str(network))  # an unknown name is named as such
+    return Route(from_weights(str(network), weights or "default", None, size_px, _home(str(network))))
+
+
+def predict(
+    network: str | Path | Run | Route,
+    photos: Sequence[str | Path],
+    *,
+    top: int = 5,
+    weights: str | None = None,
+    grey: str | Path | Run | None = None,
+    checkpoint: str = "best",
+    raw: bool = False,
+    size_px: int | None = None,
     precision: machine.Precision = "fp32",
     device: str = "auto",
     workers: str = "auto",
 ) -> list[Row]:
     """The most probable classes of each photo, in the order given; what `striate predict` does.
 
+    network: a run or its folder, a network's name (with `weights`, else the published ones), or what `ready` gave.
     photos: files and folders (searched for images). A photo that cannot be read keeps its row, with the reason.
     grey: a run that the grey photos go to, as in `evaluate`.
     """
-    route = _route(network, grey, checkpoint, raw)
+    route = network
+    if not isinstance(route, Route):
+        route = ready(route, weights=weights, grey=grey, checkpoint=checkpoint, raw=raw, size_px=size_px)
     opened = route.colour
     assert opened.classes is not None
     where = machine.choose_device(device)
@@ -206,6 +240,11 @@ def _as_run(run: str | Path | Run) -> Run:
 def _route(network: str | Path | Run, grey: str | Path | Run | None, checkpoint: str, raw: bool) -> Route:
     second = None if grey is None else from_run(_as_run(grey), checkpoint, raw)
     return Route(from_run(_as_run(network), checkpoint, raw), second)
+
+
+def _home(name: str) -> Path:
+    """Where the files of an evaluation go that belongs to no run."""
+    return Path("runs") / f"evaluated-{name.replace('/', '-').replace(':', '-')}"
 
 
 def _is_folder(network: str | Path | Run) -> bool:

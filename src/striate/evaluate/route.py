@@ -23,6 +23,7 @@ from striate.evaluate import metrics
 from striate.evaluate.network import Network
 from striate.evaluate.predict import predict, scoring_batch_size
 from striate.files import sha256_bytes, to_json
+from striate.models.compiled import for_inference
 from striate.predictions import Predictions
 
 Watch = Callable[[int, int], None] | None
@@ -41,7 +42,7 @@ class Route:
     def __post_init__(self) -> None:
         if self.grey is None:
             return
-        if self.colour.view.colour != "rgb":
+        if self.colour.view.colour == "grey":
             raise UserError(
                 f"{self.colour.home}: sees grey only. Give the run that sees colour first, and the grey one with --grey."
             )
@@ -95,17 +96,20 @@ def ask(
     workers: Workers,
     class_map: NDArray[np.int64] | None = None,
     watch: Watch = None,
+    compiled: bool = False,
 ) -> Answers:
     """Every image of an index, once and in order.
 
     source: of the pixels for the colour network's view, which decide what is grey. With a second network the grey images
     are read again and looked at by that one, through its own view, and its word counts.
     class_map: as in `predict`. watch: called with (images done, images) now and then; it may raise to stop.
+    compiled: each network as `models.compiled` makes it; ResourceError where that cannot be.
     """
 
     def say(network: Network, batches: Generator[Batch]) -> tuple[Predictions, list[tuple[str, str]]]:
         assert network.classes is not None
         model = network.model.to(device).to(memory_format=torch.channels_last)
+        model = for_inference(model, precision) if compiled else model
         with contextlib.closing(batches):
             return predict(model, batches, network.view, device, precision, network.classes, True, class_map)
 

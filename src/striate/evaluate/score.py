@@ -45,7 +45,8 @@ class Summary(TypedDict):
     """What `summary.json` says. Shares are 0..1; intervals are [low, high] at 95 % (Wilson); loss is in nats.
 
     expected = used + bad + unlabelled, always. parts: "grey" and "colour" images apart (`data.views.is_grey`), each where
-    there are any; empty where no image is grey. routed: where the grey images had a network of their own.
+    there are any; empty where no image is grey. routed: where the grey images had a network of their own. notes: what had to be
+    done to weights from elsewhere, where anything had.
     """
 
     top1: float
@@ -73,6 +74,7 @@ class Summary(TypedDict):
     tied_first: int
     parts: dict[str, Part]
     routed: NotRequired[Routed]
+    notes: NotRequired[list[str]]
     warnings: list[str]
     protocol: str
 

@@ -80,11 +80,53 @@ class GridPool(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: [B, C, H, W]. Returns [B, C, side, side]."""
-        return x if x.shape[2:] == (self.side, self.side) else functional.adaptive_avg_pool2d(x, self.side)
+        return x if x.shape[2:] == (self.side, self.side) else grid_means(x, self.side)
 
     def extra_repr(self) -> str:
         """What print(model) shows."""
         return f"side={self.side}"
+
+
+def grid_means(x: torch.Tensor, side: int) -> torch.Tensor:
+    """Means over torch's adaptive cells: [B, C, H, W] to [B, C, side, side].
+
+    CUDA's backward pass of the adaptive pool adds in any order, and torch refuses it where bits are to repeat: there the
+    sums are products.
+    """
+    if x.is_cuda and torch.are_deterministic_algorithms_enabled():
+        return _means_by_products(x, side)
+    return functional.adaptive_avg_pool2d(x, side)
+
+
+def _means_by_products(x: torch.Tensor, side: int) -> torch.Tensor:
+    rows, columns = _cells(x.shape[2], side, x), _cells(x.shape[3], side, x)
+    return (rows @ x @ columns.T) / (rows.sum(1)[:, None] * columns.sum(1))
+
+
+def _cells(length: int, side: int, like: torch.Tensor) -> torch.Tensor:
+    """1 where one of `length` pixels is in one of `side` adaptive cells, which may overlap, else 0: [side, length]."""
+    cell, pixel = torch.arange(side, device=like.device)[:, None], torch.arange(length, device=like.device)
+    within = (pixel >= cell * length // side) & (pixel < ((cell + 1) * length + side - 1) // side)
+    return within.to(like.dtype)
+
+
+class LocalResponseNorm(nn.LocalResponseNorm):
+    """Each value over (k + alpha / n x sum of squares of the n channels around it) to the power beta.
+
+    The author's code divides alpha by n, as torch and Caffe do; the paper's formula does not. torch computes the sum with a
+    3-d pool, whose backward pass on CUDA is not deterministic; sums of shifted channels are. They are formed in float32, for
+    the square of 256 is more than float16 can hold.
+    Source: Krizhevsky et al. 2012, section 3.3; cuda-convnet2, layer type cmrnorm.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """input: [B, C, H, W]. Returns the same shape and type."""
+        channels, before = input.shape[1], self.size // 2
+        squares = functional.pad(input.float().square(), (0, 0, 0, 0, before, self.size - 1 - before))
+        around = squares[:, :channels]
+        for shift in range(1, self.size):
+            around = around + squares[:, shift : shift + channels]
+        return (input * (self.k + self.alpha / self.size * around).pow(-self.beta)).to(input.dtype)
 
 
 def at_least(images: torch.Tensor, smallest_px: int, network: str) -> None:

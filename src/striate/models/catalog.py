@@ -10,7 +10,6 @@ import sys
 import types
 import typing
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import torchvision.models
@@ -36,7 +35,6 @@ from striate.models import (
     xception,
     zfnet,
 )
-from striate.models import weights as weight_files
 from striate.models.entry import Builder, Entry
 
 NETWORKS: dict[str, Entry] = {
@@ -58,7 +56,7 @@ NETWORKS: dict[str, Entry] = {
     **kth.NETWORKS,
 }
 
-_NO_WEIGHTS = "networks start untrained here; give trained weights as a file, with `weights`"
+_NO_WEIGHTS = "networks start untrained here; trained weights are given with --weights"
 # Options of a library's builders that striate sets itself, and why they cannot be given.
 _REFUSED = {
     "num_classes": "the data decides how many classes there are",
@@ -67,20 +65,6 @@ _REFUSED = {
     "pretrained": _NO_WEIGHTS,
     "checkpoint_path": _NO_WEIGHTS,
 }
-
-
-def create_model(name: str, num_classes: int = 1000, weights: str | Path | None = None, **options: object) -> nn.Module:
-    """A network by name, in training mode, on the CPU.
-
-    name: as `--model` takes it: "resnet50", "torchvision/resnet50", "timm/convnext_tiny" or "package.module:function".
-    weights: a .safetensors file or a checkpoint folder of a run; None leaves the network untrained.
-    options: for the network's builder, checked against its signature.
-    Raises UserError for a name or an option that does not exist, CheckpointError for weights of another network.
-    """
-    model = build(name, num_classes, options)
-    if weights is not None:
-        weight_files.load(model, weights)
-    return model
 
 
 def build(name: str, num_classes: int, options: Mapping[str, object]) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Weights going into a network, from a file or from a checkpoint: safetensors only, every tensor accounted for."""
+"""Weights going into a network, as named tensors: every one accounted for. Where they come from is `pretrained`'s affair."""
 
 from __future__ import annotations
 
@@ -9,32 +9,20 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from striate.errors import CheckpointError, UserError
+from striate.errors import CheckpointError
 
 _SHOWN = 5
 # What DataParallel and torch.compile add to the names of the network that they wrap.
 _WRAPPERS = ("module", "_orig_mod")
 
 
-def load(model: nn.Module, source: Path | str) -> None:
-    """Puts the weights and buffers of a safetensors file, or of a run's checkpoint folder, into `model`.
-
-    Of a folder the raw weights (model.safetensors) are taken; name ema.safetensors for the averaged ones.
-    Raises UserError when there is no such file or it is of another kind; CheckpointError when it is broken, or as `put`.
-    """
-    path = Path(source)
-    path = path / "model.safetensors" if path.is_dir() else path
-    if not path.is_file():
-        raise UserError(f"{path}: no such weight file. Give a .safetensors file, or a checkpoint folder of a run.")
-    if path.suffix != ".safetensors":
-        raise UserError(f"{path}: only .safetensors files are read, because other kinds can run code when opened.")
+def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """The named tensors of a safetensors file, and its metadata. Raises CheckpointError when it is broken."""
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: cannot be read as safetensors ({error}).") from error
-    put(model, tensors, str(path), metadata.get("variant"))
 
 
 def put(model: nn.Module, tensors: Mapping[str, torch.Tensor], where: str, variant: str | None = None) -> None:
@@ -52,13 +40,13 @@ def put(model: nn.Module, tensors: Mapping[str, torch.Tensor], where: str, varia
             f"{where}: these weights are of variant '{variant}', the network is '{wanted}'. They have the same names and shapes "
             f"and give other results; choose the network of the weights."
         )
-    expected = {_plain(name): tensor for name, tensor in model.state_dict().items()}
+    expected = {plain(name): tensor for name, tensor in model.state_dict().items()}
     found: dict[str, torch.Tensor] = {}
     twice: list[str] = []
     for name, tensor in tensors.items():
-        if _plain(name) in found:
+        if plain(name) in found:
             twice.append(name)
-        found[_plain(name)] = tensor
+        found[plain(name)] = tensor
     missing = [name for name in expected if name not in found and not name.endswith("num_batches_tracked")]
     unknown = [name for name in found if name not in expected]
     shapes = [
@@ -75,13 +63,25 @@ def put(model: nn.Module, tensors: Mapping[str, torch.Tensor], where: str, varia
             expected[name].copy_(tensor)
 
 
+def refuse_non_finite(tensors: Mapping[str, torch.Tensor], where: str) -> None:
+    """Raises CheckpointError naming the first tensors that hold NaN or infinity."""
+    wrong = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not bool(tensor.isfinite().all())]
+    if wrong:
+        raise CheckpointError(
+            f"{where}: {len(wrong)} of {len(tensors)} tensors hold NaN or infinity: {_first(wrong)}. The weights are damaged, or "
+            "a part that was never trained is filled so (as the classifier of torchvision's vgg16 IMAGENET1K_FEATURES is). "
+            "Take another file or set."
+        )
+
+
 def variant_of(model: nn.Module) -> str | None:
     """What tells networks apart whose weights have the same names and shapes: their attribute `variant`, if they have one."""
     variant = getattr(model, "variant", None)
     return variant if isinstance(variant, str) else None
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """A tensor's name without the parts that wrappers of a network add."""
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 

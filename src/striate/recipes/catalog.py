@@ -8,7 +8,23 @@ from pathlib import Path
 from striate import recipe as recipes
 from striate.errors import UserError, nearest
 from striate.recipe import Recipe
-from striate.recipes import kth, resnet, small, tiny_imagenet
+from striate.recipes import (
+    alexnet,
+    all_cnn,
+    bn_inception,
+    densenet,
+    googlenet,
+    kth,
+    resnet,
+    resnext,
+    se_googlenet,
+    senet,
+    small,
+    tiny_imagenet,
+    vgg,
+    xception,
+    zfnet,
+)
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "small": small.small,
@@ -19,7 +35,18 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "kth-e": kth.kth_e,
     "kth-f": kth.kth_f,
     "tiny-imagenet-resnet18": tiny_imagenet.tiny_imagenet_resnet18,
+    "alexnet-2012": alexnet.alexnet_2012,
+    "zfnet-2013": zfnet.zfnet_2013,
+    "all-cnn-2014": all_cnn.all_cnn_2014,
+    "vgg-2014": vgg.vgg_2014,
+    "googlenet-2014": googlenet.googlenet_2014,
+    "bn-inception-2015": bn_inception.bn_inception_2015,
     "resnet-2015": resnet.resnet_2015,
+    "xception-2016": xception.xception_2016,
+    "resnext-2016": resnext.resnext_2016,
+    "densenet-2016": densenet.densenet_2016,
+    "senet-2017": senet.senet_2017,
+    "se-googlenet-paths-2024": se_googlenet.se_googlenet_paths_2024,
 }
 
 

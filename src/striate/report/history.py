@@ -75,6 +75,12 @@ class History:
             np.array([high for _, high in intervals], float),
         )
 
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Names of the heads that have losses of their own; none for a network with one head."""
+        names = (name for line in self.of("step") for name in line if name.startswith("losses/"))
+        return tuple(dict.fromkeys(name.removeprefix("losses/") for name in names))
+
     def places(self, kind: str) -> list[float]:
         """Where on the horizontal axis the lines of a kind stand."""
         return [self.place(line["step"]) for line in self.of(kind)]
@@ -91,9 +97,11 @@ def _pair(value: Any) -> tuple[float, float]:
 def history(lines: Iterable[Line]) -> History:
     """Puts the lines of a log (as `run.log.read` gives them) on one horizontal axis: epochs where lines say them, else steps.
 
-    Lines without a kind or a step are left out.
+    Lines without a kind or a step are left out. Where a network has several heads, the loss of each gets a name of its own:
+    "losses/HEAD".
     """
     lines = [line for line in lines if isinstance(line.get("kind"), str) and number(line.get("step")) is not None]
+    lines = [line | {f"losses/{head}": loss for head, loss in _heads(line).items()} for line in map(dict, lines)]
     at = {0.0: 0.0}
     for line in lines:
         if (epoch := number(line.get("epoch"))) is not None:
@@ -102,6 +110,12 @@ def history(lines: Iterable[Line]) -> History:
         return History(lines, np.zeros(0), np.zeros(0))
     steps = sorted(at)
     return History(lines, np.array(steps), np.array([at[step] for step in steps]))
+
+
+def _heads(line: Line) -> Mapping[str, Any]:
+    """The losses of a line by head, where there are several."""
+    losses = line.get("losses")
+    return losses if isinstance(losses, Mapping) and len(losses) > 1 else {}
 
 
 def binned(curve: Curve, most: int = 120) -> Curve:

@@ -342,13 +342,18 @@ def _picture(facts: Facts, split: Split | None, key: str, most_px: int) -> str |
 
 
 def curves(facts: Facts) -> list[Chart]:
-    """The six charts of a training; one without values is left out."""
+    """The charts of a training; one without values is left out.
+
+    The training loss beside the validation loss is the main head's, which is what validation scores; where there are
+    several heads, each is drawn in a chart of its own.
+    """
     log, known = facts.history, len(facts.classes) if facts.classes else 0
     marks = tuple(log.places("resume"))
     x_end = max((log.place(line["step"]) for line in log.lines), default=0.0)
 
     def series(key: str, train: bool) -> list[Series]:
-        batches = [Series("train batches", "train", binned(log.curve("step", key)))] if train else []
+        logged = "losses/main" if key == "loss" and log.heads else key
+        batches = [Series("train batches", "train", binned(log.curve("step", logged)))] if train else []
         return [
             one
             for one in (
@@ -408,6 +413,16 @@ def curves(facts: Facts) -> list[Chart]:
                 whole=1.0,
             ),
         )
+    if log.heads:
+        looks: tuple[charts.Look, ...] = ("train", "val", "ema", "sample")
+        heads = [
+            Series(head, look, replace(curve, low_N=curve.low_N * np.nan, high_N=curve.high_N * np.nan), is_dotted=False)
+            for head, look in zip(log.heads, looks, strict=False)
+            if (curve := binned(log.curve("step", f"losses/{head}")))
+        ]
+        every.insert(
+            1, Chart("heads", "Loss of each head", "nats", heads, log.unit, x_end, charts.plain, marks, reference=chance_loss)
+        )
     return [chart for chart in every if chart.series]
 
 
@@ -424,6 +439,10 @@ def curve_notes(facts: Facts, drawn: Sequence[charts.Drawn]) -> list[str]:
         notes.append(
             "“train sample”: some training images, scored as the validation set is; its distance from “val” is overfitting."
         )
+    if log.heads and batches:
+        weight = number(_group(facts, "loss").get("aux_weight"))
+        added = f" {weight:g} times" if weight is not None else ""
+        notes.append(f"The loss of “train batches” is the main head's; what is minimised adds{added} that of each other head.")
     smoothing = number(_group(facts, "loss").get("smoothing"))
     if smoothing and batches:
         notes.append(

@@ -187,6 +187,8 @@ def build_model(recipe: Recipe, class_count: int) -> torch.nn.Module:
     options = dict(recipe.model.options)
     if "size_px" in catalog.option_names(recipe.model.name):
         options.setdefault("size_px", recipe.data.size_px)  # networks with a flattened grid need the input's side
+    if "in_channels" in catalog.option_names(recipe.model.name):
+        options.setdefault("in_channels", 1 if recipe.data.colour == "grey" else 3)  # LeNet's paper has grey images
     model = catalog.build(recipe.model.name, class_count, options)
     return grey.one_channel(model, recipe.model.name) if recipe.data.colour == "grey" else model
 

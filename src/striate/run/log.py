@@ -20,7 +20,8 @@ class Record:
     """One thing that the training has to tell.
 
     kind: one of KINDS. step: optimiser steps done. values: JSON values; which ones, by kind:
-    start, resume: images, classes, parameters, device, precision, threads, resident, batch_size, steps_per_epoch, seed.
+    start, resume: images, classes, parameters, trained_parameters, device, precision, threads, resident, batch_size,
+    steps_per_epoch, seed; and where trained weights went in just then: weights (where from), weights_digest (SHA-256).
     note: text.
     plan: total_steps, warmup_steps, start_step, start_progress.
     step: epoch, loss, losses by head, lr, top1 of the last batch, images_per_s, wait_share, gradient_norm,

@@ -20,11 +20,12 @@ from striate.data.loader import Source, Streaming, Workers
 from striate.data.order import Order, bounds, steps_per_epoch
 from striate.errors import CheckpointError, DataError, UserError
 from striate.files import sha256_file, write_json
+from striate.models import grey, heads, pretrained, sizes
 from striate.ranks import Ranks
-from striate.recipe import Recipe, seconds
+from striate.recipe import Recipe, change, seconds
 from striate.run import checkpoint
 from striate.run.folder import Run, build_model
-from striate.train import average, budget, optim, schedule
+from striate.train import average, budget, layers, optim, schedule
 from striate.train import loss as losses
 from striate.train.state import State
 from striate.train.step import Mixing, Step, normalises_batches
@@ -46,7 +47,10 @@ class Images:
 
 @dataclass
 class Training:
-    """Everything that `build` put together from a recipe and a run folder."""
+    """Everything that `build` put together from a recipe and a run folder.
+
+    begun_with: the trained weights that went in just now, as {"weights": where from, "weights_digest": SHA-256}.
+    """
 
     recipe: Recipe
     run: Run
@@ -66,6 +70,7 @@ class Training:
     ranks: Ranks
     steps_per_epoch: int
     notes: list[str]
+    begun_with: dict[str, str] | None
 
 
 def build(
@@ -82,8 +87,7 @@ def build(
     recipe: resolved. run: with classes.json and view.json written. progress: called with (done, total) while
     images are decoded for memory. Raises UserError, DataError, CheckpointError; in every process, when in one.
     """
-    with ranks.together():
-        training = _put_together(recipe, run, splits, device, workers, ranks)
+    training = _begin_or_resume(recipe, run, splits, device, workers, ranks)
     seen = ranks.exchange([one.fingerprint for one in (splits.train, splits.val) if one is not None])
     if any(other != seen[0] for other in seen):
         raise DataError(f"{splits.train.root}: the processes do not see the same images. Give all of them the same data.")
@@ -92,11 +96,94 @@ def build(
         with ranks.together():
             if turn:
                 _open_sources(training, splits, progress)
-    _resume(training)
     return training
 
 
-def _put_together(recipe: Recipe, run: Run, splits: Splits, device: torch.device, workers: Workers, ranks: Ranks) -> Training:
+def _begin_or_resume(recipe: Recipe, run: Run, splits: Splits, device: torch.device, workers: Workers, ranks: Ranks) -> Training:
+    """Everything but the pixels: what is wrong with it is told before any of them is decoded."""
+    notes: list[str] = []
+    with ranks.together():
+        found = _newest(run, notes) if ranks.is_first else None
+    stamp = ranks.share(None if found is None else [found.step, _stamp(found.path)])
+    with ranks.together():
+        model = _fresh_network(recipe, run)
+        sizes.check_input(model, recipe.model.name, run.view.size_px, run.view.channels)
+    source = _weights(recipe, ranks) if stamp is None else None
+    with ranks.together():
+        if source is not None:
+            model = _with_weights(model, source, recipe, run, notes)
+        training = _put_together(recipe, run, splits, model, device, workers, ranks, notes)
+    if source is not None:
+        training.begun_with = {"weights": source.where, "weights_digest": source.digest}
+    if stamp is not None:
+        _resume(training, found, *stamp)
+    return training
+
+
+def _fresh_network(recipe: Recipe, run: Run) -> torch.nn.Module:
+    """The network on the CPU with its initial weights, which only the recipe decides."""
+    machine.forget_global_randomness(machine.stream_seed(recipe.optim.seed, "initial weights"))
+    return build_model(recipe, len(run.classes.ids))
+
+
+def _weights(recipe: Recipe, ranks: Ranks) -> pretrained.Weights | None:
+    """The trained weights that the recipe begins with, opened in every process; None where it names none.
+
+    Raises CheckpointError when the processes do not read the same ones, and what opening them raises.
+    """
+    wanted, source = recipe.model.weights, None
+    if wanted is None:
+        return None
+    # The first process fetches a published set, the others find it on the disk.
+    for turn in (ranks.is_first, not ranks.is_first)[: min(2, ranks.world)]:
+        with ranks.together():
+            if turn:
+                source = pretrained.read(recipe.model.name, wanted)
+    assert source is not None
+    if len(set(ranks.exchange(source.digest))) > 1:
+        raise CheckpointError(f"--weights {wanted}: the processes do not read the same weights. Give all of them the same file.")
+    return source
+
+
+def _with_weights(
+    model: torch.nn.Module, source: pretrained.Weights, recipe: Recipe, run: Run, notes: list[str]
+) -> torch.nn.Module:
+    """The network with trained weights, its head fresh where its classes are not those of the weights."""
+    name, options, classes = recipe.model.name, recipe.model.options, run.classes
+    is_summed = recipe.data.colour == "grey" and not _are_grey(source, model, recipe, run)
+    if is_summed:  # weights for three channels go into the network for three, which is then made grey
+        model = _fresh_network(change(recipe, {"data.colour": "rgb"}), run)
+    outputs = pretrained.outputs_of(source, name, options)
+    are_others = source.classes is not None and source.classes.ids != classes.ids
+    has_fresh_head = are_others or outputs != len(classes.ids)
+    loaded = pretrained.put_into(model, name, source, fresh_head=has_fresh_head, options=options)
+    notes.append(f"Weights: {loaded.where}, SHA-256 {loaded.digest[:12]}…")
+    notes += loaded.notes
+    if not has_fresh_head and source.classes is None:
+        notes.append(f"The head is that of the weights: they have {outputs} outputs too, and do not say what these mean.")
+    if is_summed:
+        notes.append("--data.colour grey: the kernels of the first layer are summed over the three channels of the weights.")
+    return grey.one_channel(model, name) if is_summed else model
+
+
+def _are_grey(source: pretrained.Weights, model: torch.nn.Module, recipe: Recipe, run: Run) -> bool:
+    """Whether weights go as they are into a grey network: they are of one channel, or it takes one by its own options."""
+    three = _fresh_network(change(recipe, {"data.colour": "rgb"}), run)
+    own = [tensor.shape for tensor in model.state_dict().values()]
+    shapes = {name: tensor.shape for name, tensor in source.tensors.items()}
+    return own == [tensor.shape for tensor in three.state_dict().values()] or grey.are_one_channel(shapes, three)
+
+
+def _put_together(
+    recipe: Recipe,
+    run: Run,
+    splits: Splits,
+    model: torch.nn.Module,
+    device: torch.device,
+    workers: Workers,
+    ranks: Ranks,
+    notes: list[str],
+) -> Training:
     """Everything but the pixels and what a checkpoint holds."""
     o, b = recipe.optim, recipe.budget
     view, classes = run.view, run.classes
@@ -119,15 +206,14 @@ def _put_together(recipe: Recipe, run: Run, splits: Splits, device: torch.device
         ranks.rank,
         ranks.world,
     )
-    machine.forget_global_randomness(machine.stream_seed(o.seed, "initial weights"))
-    model = build_model(recipe, len(classes.ids))
+    layout = torch.channels_last if o.channels_last else torch.contiguous_format
+    model = model.to(device).to(memory_format=layout).train()
+    rates = _tuned(model, recipe, notes)
     least = min(last - first for first, last in bounds(o.batch_size, ranks.world)) // o.accumulate
     if least < 2 and normalises_batches(model):
         raise UserError(
             "optim.batch_size: batch normalisation needs 2 images or more per micro-batch and process; raise --batch-size."
         )
-    layout = torch.channels_last if o.channels_last else torch.contiguous_format
-    model = model.to(device).to(memory_format=layout).train()
     optimizer = optim.build(
         model,
         o.name,
@@ -140,6 +226,7 @@ def _put_together(recipe: Recipe, run: Run, splits: Splits, device: torch.device
         trust=o.trust,
         weight_decay=o.weight_decay,
         decay_all=o.decay_all,
+        rates=rates,
     )
     augmentation = augmentation_of(recipe, view)
     is_batched = recipe.augment.execution == "batched"
@@ -154,6 +241,7 @@ def _put_together(recipe: Recipe, run: Run, splits: Splits, device: torch.device
         compiled=o.compile,
         accumulate=o.accumulate,
         clip_norm=o.clip_norm,
+        filter_rms=o.filter_rms,
         smoothing=recipe.loss.smoothing,
         aux_weight=recipe.loss.aux_weight,
         l2=recipe.loss.l2,
@@ -167,7 +255,6 @@ def _put_together(recipe: Recipe, run: Run, splits: Splits, device: torch.device
     total = total_steps(recipe, per_epoch)
     plan = budget.first_plan(total, round(o.warmup_epochs * per_epoch))
     state = State(model, optimizer, average.Average(model, o.ema) if o.ema > 0 else None, step.scaler, plan)
-    notes: list[str] = []
     if not o.deterministic:
         notes.append("Not deterministic (--no-deterministic): the same command may give other bits, also after a resume.")
     if b.time is not None and not schedule.ends(o.schedule):
@@ -203,7 +290,24 @@ def _put_together(recipe: Recipe, run: Run, splits: Splits, device: torch.device
         ranks,
         per_epoch,
         notes,
+        None,
     )
+
+
+def _tuned(model: torch.nn.Module, recipe: Recipe, notes: list[str]) -> dict[str, float]:
+    """Freezes what the recipe freezes; returns the factor of each parameter's rate, empty where all are the same."""
+    o, name, options = recipe.optim, recipe.model.name, recipe.model.options
+    head = heads.of(name, options) if o.freeze == "backbone" or (o.head_lr, o.layer_decay) != (1, 1) else ()
+    layers.freeze(model, o.freeze, head)
+    if o.freeze != "none":
+        notes.append(layers.frozen_in_words(model, o.freeze))
+        if recipe.model.weights is None:
+            notes.append(f"--freeze {o.freeze} without --weights: the frozen layers keep their random start.")
+    if (o.head_lr, o.layer_decay) == (1, 1):
+        return {}
+    rates = layers.rates(model, head, o.head_lr, o.layer_decay)
+    notes.append(layers.rates_in_words(model, rates))
+    return rates
 
 
 def _open_sources(training: Training, splits: Splits, progress: Progress) -> None:
@@ -234,7 +338,7 @@ def _class_weights(recipe: Recipe, splits: Splits, classes: int) -> torch.Tensor
 def augmentation_of(recipe: Recipe, view: View) -> Augmentation:
     """What the recipe does to each training image. recipe: resolved."""
     a = recipe.augment
-    red, green, blue = (round(255 * mean) for mean in view.mean * (3 // view.channels))
+    red, green, blue = (round(255 * mean) for mean in view.mean_rgb)
     return Augmentation(
         crop=a.crop,
         scale=a.scale,
@@ -275,17 +379,12 @@ def _source(recipe: Recipe, index: Index, view: View | None, workers: Workers, p
     return images, [f"{index.split}: {note}" for note in images.notes]
 
 
-def _resume(training: Training) -> None:
-    """Takes over the newest valid checkpoint, if there is one, and cleans up after a save that was killed."""
+def _resume(training: Training, found: checkpoint.Checkpoint | None, step: int, stamp: str) -> None:
+    """Takes over the newest valid checkpoint. found: it, in the first process."""
     state, recipe = training.state, training.recipe
     with training.ranks.together():
-        found = _newest(training) if training.ranks.is_first else None
-    stamp = training.ranks.share(None if found is None else [found.step, _stamp(found.path)])
-    if stamp is None:
-        return
-    with training.ranks.together():
         if found is None:
-            found = _the_same(training, *stamp)
+            found = _the_same(training, step, stamp)
         state.restore(found)
     patience = recipe.budget.patience
     if found.state.get("recipe") != recipe.hash:
@@ -307,13 +406,12 @@ def _resume(training: Training) -> None:
         state.plan = budget.first_plan(total, min(warmup, total))
 
 
-def _newest(training: Training) -> checkpoint.Checkpoint | None:
-    """The newest valid checkpoint on the disk, after cleaning up."""
-    folder = training.run.checkpoints
-    swept = checkpoint.sweep(folder)
-    found, complaints = checkpoint.newest(folder)
-    training.notes += [f"Passed over: {complaint}" for complaint in complaints]
-    training.notes += [f"Removed {name}, left by a save that was cut short." for name in swept]
+def _newest(run: Run, notes: list[str]) -> checkpoint.Checkpoint | None:
+    """The newest valid checkpoint on the disk, after cleaning up what a save that was killed left behind."""
+    swept = checkpoint.sweep(run.checkpoints)
+    found, complaints = checkpoint.newest(run.checkpoints)
+    notes += [f"Passed over: {complaint}" for complaint in complaints]
+    notes += [f"Removed {name}, left by a save that was cut short." for name in swept]
     return found
 
 

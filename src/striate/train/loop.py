@@ -282,6 +282,7 @@ def _introduction(training: Training) -> Iterator[Record]:
         "classes": len(training.classes.ids),
         "model": training.recipe.model.name,
         "parameters": sum(parameter.numel() for parameter in state.model.parameters()),
+        "trained_parameters": sum(one.numel() for one in state.model.parameters() if one.requires_grad),
         "device": str(training.device),
         "precision": o.precision,
         "threads": torch.get_num_threads(),
@@ -294,6 +295,7 @@ def _introduction(training: Training) -> Iterator[Record]:
         "total_steps": state.plan.total_steps if training.recipe.budget.time is None else None,
         "seed": o.seed,
         "elapsed_s": state.elapsed_s,
+        **(training.begun_with or {}),
     }
     yield Record("resume" if state.step else "start", state.step, facts)
     for note in training.notes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from striate.data.augment import colour
 from striate.data.index import Index
 from striate.data.layouts.splits import Splits
 from striate.errors import DataError, UserError
+from striate.models import pretrained
 from striate.recipe import Recipe, change
 from striate.view import IMAGENET_GREY_MEAN, IMAGENET_GREY_STD, IMAGENET_MEAN, IMAGENET_STD, View
 
@@ -36,17 +37,23 @@ def resolve(recipe: Recipe, splits: Splits, device: torch.device, keeps_orientat
     """Decides what the recipe leaves open.
 
     keeps_orientation: whether the layout's images are taken as they lie (ILSVRC, Tiny ImageNet), EXIF ignored.
-    Raises DataError when none of a sample of the images can be read.
+    Raises DataError when none of a sample of the images can be read; UserError for weights that cannot be found, and where
+    data.normalise asks for what weights were trained with and none say it.
     """
     changes: dict[str, Any] = {}
     notes: list[str] = []
-    if recipe.data.size_px == 0:
+    m = recipe.model
+    theirs = pretrained.view_of(m.name, m.weights, m.options) if m.weights is not None else None
+    if recipe.data.size_px == 0 and theirs is not None:
+        changes["data.size_px"] = theirs.size_px
+        notes.append(f"--img-size {theirs.size_px}: what the weights were made for.")
+    elif recipe.data.size_px == 0:
         side = median_side_px(splits.train)
         size = 224 if side >= 160 else max(32, 8 * round(side / 8))
         changes["data.size_px"] = size
         notes.append(f"--img-size {size}: the images' shorter side is about {side} px.")
-    if recipe.data.normalise == "auto":
-        changes["data.normalise"] = "imagenet"
+    changes["data.normalise"], more = _whose_normalisation(recipe, theirs)
+    notes += more
     if recipe.data.exif == "auto":
         changes["data.exif"] = "off" if keeps_orientation else "on"
     size_px = changes.get("data.size_px", recipe.data.size_px)
@@ -93,8 +100,38 @@ def resolve(recipe: Recipe, splits: Splits, device: torch.device, keeps_orientat
             f"--augment.lighting_axes: the principal axes of pixel colours, from {moments.images:,} training images; "
             f"the first carries {moments.first_share:.0%} of the variance."
         )
-    mean, std = _normalisation(recipe, view, moments)
-    return Resolved(recipe, View.from_json({**view.to_json(), "mean": list(mean), "std": list(std)}), tuple(notes))
+    if recipe.data.normalise == "weights" and theirs is not None:
+        view = replace(view, mean=theirs.mean, std=theirs.std, colour=theirs.colour)
+    else:
+        mean, std = _normalisation(recipe, view, moments)
+        view = replace(view, mean=mean, std=std)
+    return Resolved(recipe, view, tuple(notes))
+
+
+def _whose_normalisation(recipe: Recipe, theirs: View | None) -> tuple[str, list[str]]:
+    """Which normalisation to take, and why where weights have a say in it. theirs: how the weights see photos, if that is known.
+
+    Raises UserError for "weights" where there is nothing to take.
+    """
+    wanted, weights = recipe.data.normalise, recipe.model.weights
+    channels = 1 if recipe.data.colour == "grey" else 3
+    if weights is None:
+        lacking = "there are no --weights"
+    elif theirs is None:
+        lacking = f"--weights {weights} do not say how they see photos"
+    elif theirs.channels != channels:
+        lacking = f"--weights {weights} see {theirs.channels} channels, and data.colour {recipe.data.colour} has {channels}"
+    elif wanted in ("auto", "weights"):
+        return "weights", [
+            f"--data.normalise weights: mean and deviation of the weights, which see photos as {theirs.describe()}."
+        ]
+    else:
+        return wanted, [f"--data.normalise {wanted}, as asked for; the weights see photos as {theirs.describe()}."]
+    if wanted == "weights":
+        raise UserError(f"data.normalise weights: {lacking}. Say it yourself: imagenet, dataset, dataset-mean or divide.")
+    if wanted != "auto":
+        return wanted, []
+    return "imagenet", [f"--data.normalise imagenet: {lacking}."] if weights is not None else []
 
 
 def _normalisation(recipe: Recipe, view: View, moments: Moments | None) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -18,8 +18,8 @@ from striate.data.order import bounds
 from striate.machine import reseed_torch
 from striate.ranks import Ranks
 from striate.taps import Tap, taps
+from striate.train import filters, optim
 from striate.train import loss as losses_of
-from striate.train import optim
 from striate.train.buckets import Buckets
 from striate.train.vitals import DeadUnits, Vitals
 from striate.view import View
@@ -70,6 +70,7 @@ class Outcome:
 class Step:
     """The step of one training; holds what lives on between steps: the loss scaler and a spare copy of the buffers.
 
+    model: in training mode; layers that are in evaluation mode stay in it, as the batch norms of frozen layers do.
     ranks: each process takes its part of the batch; what counts is added up, so all of them do the same step.
     augmentation: what is left to do to a batch on the device, or None when its images came finished.
 
@@ -89,6 +90,7 @@ class Step:
         compiled: bool,
         accumulate: int,
         clip_norm: float,
+        filter_rms: float,
         smoothing: float,
         aux_weight: float,
         l2: float,
@@ -106,7 +108,7 @@ class Step:
         self._compiled = compiled
         self._view, self._device, self._precision = view, device, precision
         self._format = torch.channels_last if channels_last else torch.contiguous_format
-        self._accumulate, self._clip_norm = accumulate, clip_norm
+        self._accumulate, self._clip_norm, self._filter_rms = accumulate, clip_norm, filter_rms
         self._smoothing, self._aux_weight, self._l2 = smoothing, aux_weight, l2
         self._penalised = losses_of.penalised(model, l2_layers) if l2 > 0 else []
         self._class_weights = class_weights
@@ -115,10 +117,10 @@ class Step:
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._buckets = Buckets(self._parameters) if ranks.world > 1 else None
         self._buffers = list(model.buffers())
+        self._resting = [module for module in model.modules() if not module.training]
         self._statistics = [
             statistic
-            for module in model.modules()
-            if isinstance(module, nn.modules.batchnorm._BatchNorm)
+            for module in _normalising(model)
             for statistic in (module.running_mean, module.running_var)
             if statistic is not None
         ]
@@ -135,6 +137,8 @@ class Step:
             return Outcome(0.0, {}, 0, count, 0.0, skipped=f"{count} readable images in the batch")
         optim.set_rate(self.optimizer, lr)
         self._clear_gradients()
+        for module in self._resting:  # a model.train() elsewhere must not set the statistics of frozen layers in motion
+            module.training = False
         if self._buffers:
             torch._foreach_copy_(self._spare, self._buffers)
         dead = DeadUnits()
@@ -171,6 +175,8 @@ class Step:
         vitals = Vitals(self.model) if look else None
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self._filter_rms > 0:
+            filters.limit_rms(self.model, self._filter_rms)
         return Outcome(
             loss_value,
             losses,
@@ -317,8 +323,15 @@ def _right(logits: torch.Tensor, micro: _Micro) -> torch.Tensor:
 
 
 def normalises_batches(model: nn.Module) -> bool:
-    """Whether the network has batch normalisation, which needs two images at a time."""
-    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    """Whether the network, in its present modes, normalises by the batch, which needs two images at a time."""
+    return bool(_normalising(model))
+
+
+def _normalising(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """The batch norms that look at the batch: those in training mode, which frozen ones are not, and those that keep no
+    statistics."""
+    found = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    return [module for module in found if module.training or module.running_mean is None]
 
 
 def _finite(value: float) -> bool:
