@@ -587,6 +587,8 @@ def measure(argv: list[str]) -> int:
     keys = {name.removeprefix("model.options."): value for name, value in options.items()}
     found = listing.measure(*given.networks, size_px=given.img_size, classes=given.classes, options=keys)
     plain = [one.to_json(layers=given.layers) for one in found]
+    if given.chart is not None:
+        cost_chart.check_scored(cost_chart.points(found, None))
     if given.layers:
         for one in found:
             print("\n".join([*table.layer_lines(one), ""]))

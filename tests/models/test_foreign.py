@@ -176,9 +176,10 @@ def test_the_second_line_stops_what_is_more_than_reading(tmp_path: Path) -> None
         f"try:\n    {doing}\n    print('done', {name!r})\nexcept Refused:\n    pass\n" for name, doing in ATTEMPTS.items()
     )
     code = (
-        "import os, socket, subprocess, sys\nfrom pathlib import Path\nfrom striate.models.unpickle import Refused, _limit, _watch\n"
+        "import os, socket, subprocess, sys\nfrom pathlib import Path\n"
+        "from striate.models.unpickle import Refused, _limit, _watch\n"
         f"place, own, out = {str(tmp_path / 'new')!r}, {str(tmp_path / 'own')!r}, Path({str(tmp_path / 'out')!r})\n"
-        "sys.addaudithook(lambda event, arguments: _watch(event, arguments, out))\n{attempts}"
+        f"sys.addaudithook(lambda event, arguments: _watch(event, arguments, out))\n{attempts}"
         "open(own).read(); open(out, 'w').write('x')\n"
         "_limit(1 << 20)\ntry:\n    bytearray(3 << 30)\n    print('memory')\nexcept MemoryError:\n    print('end')"
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from striate import recipe as recipes
 from striate.recipes import catalog
 from striate.run.log import Record
 from striate.train.budget import Stop
@@ -53,5 +54,5 @@ def test_a_recipe_runs_and_resumes(sit: Any, name: str, heads: list[str], more: 
 
 @pytest.mark.parametrize("name", list(catalog.RECIPES))
 def test_the_campaign_can_make_every_recipe_small(name: str) -> None:
-    changes = reduced(name)
-    assert (changes["budget__steps"], changes["data__size_px"] <= 64) == (20, True)
+    small = recipes.check(recipes.change(catalog.find(name), CAMPAIGN["reduced"](name)))
+    assert (small.budget.steps, small.optim.batch_size, small.data.size_px <= 64) == (20, 8, True)

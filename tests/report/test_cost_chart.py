@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from striate import cli
 from striate.errors import UserError
 from striate.measure import listing
 from striate.measure.latency import Latency, Timing
@@ -149,7 +150,7 @@ def test_png_shows_the_circles(tmp_path: Path):
         assert picture.size == (2 * drawn.width, 2 * drawn.height)
         pixels_HW3 = np.asarray(picture.convert("RGB")).astype(int)
     for mark in circles(drawn):
-        within = pixels_HW3[round(2 * (mark.y + mark.size * 0.6)), round(2 * mark.x)]
+        within = pixels_HW3[round(2 * (mark.y + mark.size * 0.6)), round(2 * (mark.x + mark.size * 0.3))]  # off the grid
         colour = np.array([int(mark.colour[place : place + 2], 16) for place in (1, 3, 5)])
         assert np.abs(within - (255 + 0.32 * (colour - 255))).max() <= 3
 
@@ -166,3 +167,14 @@ def test_a_single_network_has_axes():
     drawn = cost_chart.lay_out(FEW[:1], "a machine")
     assert len(circles(drawn)) == 2
     assert all(math.isfinite(mark.x) and math.isfinite(mark.y) for mark in drawn.marks)
+
+
+def test_the_command_draws_a_chart_and_times_one_image_for_it(tmp_path: Path, capsys):
+    assert cli.run(["measure", "lenet5", "--chart", str(tmp_path / "timed.svg")]) == 0
+    assert "batch   1" in capsys.readouterr().out
+    assert "against latency" in (tmp_path / "timed.svg").read_text(encoding="utf-8")
+    assert cli.run(["measure", "lenet5", "--no-latency", "--chart", str(tmp_path / "plain.svg")]) == 0
+    assert "batch" not in capsys.readouterr().out
+    assert "against latency" not in (tmp_path / "plain.svg").read_text(encoding="utf-8")
+    assert cli.run(["measure", "lenet5", "--chart", str(tmp_path / "chart.gif")]) == 2
+    assert ".png, .svg or .html" in capsys.readouterr().err

@@ -1,9 +1,9 @@
 """A network as its drawing needs it: blocks, branches, shortcuts and repetitions, found by following one forward pass.
 
-The pass runs on shapes alone, in training mode where that can be, because auxiliary heads run only there. It notes which layer makes and
-which layer takes each tensor, so branches and shortcuts are found in any network, whatever its modules are called. Then
-what a reader would not draw is folded: normalisation and activation go into the box of the layer that they follow, modules
-that only chain others are dissolved, and neighbours that look alike become one with a count.
+The pass runs on shapes alone, in training mode where that can be, because auxiliary heads run only there. It notes which
+layer makes and which layer takes each tensor, so branches and shortcuts are found in any network, whatever its modules are
+called. Then what a reader would not draw is folded: normalisation and activation go into the box of the layer that they
+follow, modules that only chain others are dissolved, and neighbours that look alike become one with a count.
 """
 
 from __future__ import annotations
@@ -454,7 +454,7 @@ def _framed(unit: _Call, items: tuple[Item, ...]) -> Block:
 
 
 def _with_gates(items: tuple[Item, ...]) -> tuple[Item, ...]:
-    """Gates within a block (squeeze-and-excitation) as one box each, which says how many channels they go through."""
+    """Gates within a block as one box each; a global mean and two layers are a squeeze-and-excitation, which says its r."""
     found: list[Item] = []
     for item in items:
         if isinstance(item, Fork):
@@ -463,13 +463,12 @@ def _with_gates(items: tuple[Item, ...]) -> tuple[Item, ...]:
             fork, join = item.items
             is_gate = isinstance(fork, Fork) and fork.shortcut and isinstance(join, Layer) and join.words == "×"
             inside = [box for box in boxes(item.items) if isinstance(box, Layer)]
-            channels = [str(box.shape[0]) for box in inside if box.kind in {"convolution", "linear"}]
-            if is_gate and channels:
+            inner = [box.shape[0] for box in inside if box.kind in {"convolution", "linear"}]
+            if is_gate and inner:
                 names = tuple(name for box in inside for name in box.names)
-                is_squeezed = len(channels) == 2 and inside[0].words == "global mean"
-                words = "SE" if is_squeezed else item.kind  # a global mean and two layers are a squeeze-and-excitation
-                through = " → ".join([str(item.shape[0]), *channels])
-                item = Layer(names, item.names, "gate", words, (), (through,), item.shape, item.last)
+                is_squeezed = len(inner) == 2 and inside[0].words == "global mean" and item.shape[0] % inner[0] == 0
+                words = f"SE, r {item.shape[0] // inner[0]}" if is_squeezed else item.kind
+                item = Layer(names, item.names, "gate", words, (), (), item.shape, item.last)
         found.append(item)
     return tuple(found)
 

@@ -111,6 +111,17 @@ def points(found: Sequence[Measured], timing: Timing | None) -> list[Point]:
     return made
 
 
+def check_scored(shown: Sequence[Point]) -> list[Point]:
+    """The networks with an accuracy. Raises UserError where there is none, so that nothing can be drawn."""
+    scored = [point for point in shown if point.top1 is not None]
+    if not scored:
+        raise UserError(
+            f"--chart: nobody published an accuracy of {_names(shown)}, so there is nothing to draw. "
+            "Name networks that `striate measure` lists with one."
+        )
+    return scored
+
+
 def write_chart(path: Path, shown: Sequence[Point], timing: Timing | None) -> Path:
     """Writes the chart, whole or not at all: a picture, or a page with the chart and a table that needs nothing else.
 
@@ -143,12 +154,7 @@ def lay_out(shown: Sequence[Point], machine: str) -> Drawn:
 
     machine: in words, what the latencies depend on.
     """
-    scored = [point for point in shown if point.top1 is not None]
-    if not scored:
-        raise UserError(
-            f"--chart: nobody published an accuracy of {', '.join(point.name for point in shown)}, so there is nothing to draw. "
-            "Name networks that `striate measure` lists with one."
-        )
+    scored = check_scored(shown)
     data = Counter(point.data for point in scored).most_common(1)[0][0]
     drawn = [point for point in scored if point.data == data]
     usual = Counter(point.protocol for point in drawn).most_common(1)[0][0]

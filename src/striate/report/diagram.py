@@ -9,24 +9,25 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from striate import files
 from striate.errors import UserError
-from striate.measure.outline import Block, Fork, Head, Item, Layer, Outline, common_name
-from striate.report import templates
-from striate.report.letters import width
+from striate.measure.outline import Block, Fork, Head, Item, Layer, Outline, boxes, common_name
+from striate.report import letters, templates
 
 WIDTH, HEIGHT = 1600, 900  # a slide of 16:9, in user units
 _MARGIN, _TITLE = 40, 98
-_GAP = 17.0  # between two things on one axis, so that an arrow fits
-_BETWEEN = 38.0  # between two pieces of the trunk: an arrow with a shape beside it
-_GUTTER = 40.0  # between two columns
+_GAP = 15.0  # between two things on one axis, so that an arrow fits
+_BETWEEN = 35.0  # between two pieces of the trunk: an arrow with a shape beside it
+_GUTTER = 36.0  # between two columns
 _ROUND = 14.0  # radius of a line's corner
 _MOST_SCALE = 1.5
 _MAIN, _NOTE = 17, 13  # heights of letters
+_MANY = 13  # convolutions; of so many the same words are not repeated in each
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ def write_diagram(path: Path, outline: Outline, title: str, facts: str) -> Path:
 
 def lay_out(outline: Outline, title: str, facts: str) -> Drawn:
     """Places everything, in the columns that `_worth` likes best."""
+    outline, usual = _plainer(outline)
     stops = [_stop(item, place, outline) for place, item in enumerate(outline.items)]
     start = _text(_shape(outline.input), _MAIN)
     best: tuple[tuple[float, float], list[list[int]]] = ((0.0, 0.0), [])
@@ -120,14 +122,43 @@ def lay_out(outline: Outline, title: str, facts: str) -> Drawn:
     words = f"{title}: {facts}. From {_shape(outline.input)} through " + ", ".join(_named(item) for item in outline.items) + "."
     left = round((WIDTH - wide * scale) / 2, 1)
     top = round(_TITLE + 0.4 * (HEIGHT - _TITLE - _MARGIN - high * scale), 1)
-    return Drawn(WIDTH, HEIGHT, _MARGIN, title, facts, words, _key(outline), left, top, scale, [_path(part) for part in parts])
+    return Drawn(
+        WIDTH, HEIGHT, _MARGIN, title, facts, words, _key(outline, usual), left, top, scale, [_path(part) for part in parts]
+    )
+
+
+def _plainer(outline: Outline) -> tuple[Outline, tuple[str, ...]]:
+    """Where nearly all of many convolutions have the same behind them, the outline without it, and what it is."""
+    sides = [head.items for head in outline.heads]
+    layers = [box for items in (outline.items, *sides) for box in boxes(items) if isinstance(box, Layer)]
+    behind = Counter(layer.after for layer in layers if layer.kind == "convolution")
+    usual, count = behind.most_common(1)[0] if behind else ((), 0)
+    if count < _MANY or count < 0.9 * behind.total():
+        return outline, ()
+    heads = tuple(replace(head, items=_bare(head.items, usual)) for head in outline.heads)
+    return replace(outline, items=_bare(outline.items, usual), heads=heads), usual
+
+
+def _bare(items: Sequence[Item], usual: tuple[str, ...]) -> tuple[Item, ...]:
+    """The items without what is behind most convolutions."""
+    found: list[Item] = []
+    for item in items:
+        if isinstance(item, Fork):
+            item = replace(item, branches=tuple(_bare(branch, usual) for branch in item.branches))
+        elif isinstance(item, Block):
+            item = replace(item, items=_bare(item.items, usual))
+        elif item.kind == "convolution" and item.after == usual:
+            item = replace(item, after=())
+        found.append(item)
+    return tuple(found)
 
 
 def _worth(columns: Sequence[Sequence[int]], items: Sequence[Item], stops: Sequence[Piece]) -> tuple[float, float]:
     """How good columns are, the best the greatest: legible first, no stage torn apart, no box alone, of like heights."""
     scale = _scale(_extent(columns, stops))
     legible = min(scale, 1.0) + 0.3 * max(scale - 1.0, 0.0)
-    torn = sum(_grid(items[a[-1]]) == _grid(items[b[0]]) for a, b in itertools.pairwise(columns))
+    ends = [(items[before[-1]], items[after[0]]) for before, after in itertools.pairwise(columns)]
+    torn = sum(isinstance(a, Block) and isinstance(b, Block) and _grid(a) == _grid(b) for a, b in ends)
     alone = sum(len(column) == 1 and isinstance(items[column[0]], Layer) for column in columns)
     heights = [sum(stops[i].height for i in column) for column in columns]
     return round(legible - 0.03 * torn - 0.05 * alone, 2), min(heights) - max(heights)
@@ -139,9 +170,10 @@ def _scale(extent: tuple[float, float]) -> float:
     return round(min(_MOST_SCALE, (WIDTH - 2 * _MARGIN) / wide, (HEIGHT - _TITLE - _MARGIN) / high), 3)
 
 
-def _key(outline: Outline) -> str:
-    """How to read the drawing: of its signs those that are in it."""
-    said = ["k×k conv, channels, /stride", "beside the arrows: channels × height × width"]
+def _key(outline: Outline, usual: tuple[str, ...]) -> str:
+    """How to read the drawing: of its signs those that are in it. usual: what `_plainer` left out."""
+    said = ["blue: k×k convolution, channels, /stride", "beside the arrows: channels × height × width"]
+    said += [f"behind convolutions, unless they say so: {', '.join(usual)}"] if usual else []
     said += ["orange: shortcut"] if _has_shortcut(outline.items) else []
     said += ["dashed: runs in training only"] if outline.heads else []
     return " · ".join(said)
@@ -317,7 +349,7 @@ def _named(item: Item) -> str:
 def _piece(item: Item, within: str) -> Piece:
     """within: name of the block around it, which its own name need not repeat."""
     if isinstance(item, Layer):
-        return _join(item) if item.kind == "join" else _box(item)
+        return _join(item) if item.kind == "join" else _box(item, bool(within))
     if isinstance(item, Fork):
         return _fork(item, None, within)
     inner = _stacked(_pieces(item.items, item.names[0]), _GAP)
@@ -344,17 +376,21 @@ def _pieces(items: Sequence[Item], within: str) -> list[Piece]:
     return pieces
 
 
-def _box(layer: Layer) -> Piece:
-    """A layer: what runs before it, what it does, what runs after it, in up to three lines."""
+def _box(layer: Layer, is_inner: bool) -> Piece:
+    """A layer: what runs before it, what it does, what runs after it, in up to three lines.
+
+    is_inner: within a block, where many stand side by side: there its colour alone says that it is a convolution.
+    """
+    words = layer.words.replace(" conv,", ",") if is_inner and layer.kind == "convolution" else layer.words
     lines = [(", ".join(layer.before), _NOTE, "muted middle")] if layer.before else []
-    lines += [(layer.words, _MAIN, "middle bold" if layer.kind != "small" else "middle")]
+    lines += [(words, _MAIN, "middle bold" if layer.kind != "small" else "middle")]
     lines += [(", ".join(layer.after), _NOTE, "muted middle")] if layer.after else []
     times = f"× {layer.count}" if layer.count > 1 else ""
     half = max(max(width(text, size, "bold" in look) for text, size, look in lines) + 22, 64) / 2
     parts = []
     if times:
         parts = [Part("rect", f"box {layer.kind}", -half + 5, 5, 2 * half, 0.0)]
-    y = 9.0
+    y = 7.0
     texts = []
     for text, size, look in lines:
         y += size
@@ -407,10 +443,10 @@ def _fork(fork: Fork, join: Layer | None, within: str) -> Piece:
     branches = [_stacked(_pieces(branch, within), _GAP) for branch in fork.branches]
     axes = [0.0]
     for before, branch in itertools.pairwise(branches):
-        axes.append(axes[-1] + before.right + 18 + branch.left)
+        axes.append(axes[-1] + before.right + 14 + branch.left)
     middle = (axes[0] - branches[0].left + axes[-1] + branches[-1].right) / 2 if len(branches) > 1 else 0.0
     axes = [axis - middle for axis in axes]
-    begin = 28.0 if len(branches) > 1 else 20.0 if fork.shortcut else 0.0
+    begin = 24.0 if len(branches) > 1 else 18.0 if fork.shortcut else 0.0
     inner = max(branch.height for branch in branches)
     parts = [Part("line", "flow", points=((0.0, 0.0), (0.0, 8.0)))] if len(branches) > 1 else []
     for axis, branch in zip(axes, branches, strict=True):
@@ -426,7 +462,7 @@ def _fork(fork: Fork, join: Layer | None, within: str) -> Piece:
         is_circle = join.words in {"+", "×"}
         joined = _join(join, 0.0 if is_circle else max(abs(axes[0]), abs(axes[-1])) + 24 if len(axes) > 1 else 0.0)
         half = 12.0 if is_circle else joined.parts[0].width / 2
-        top = end + (28.0 if is_circle and len(branches) > 1 else 20.0)
+        top = end + (24.0 if is_circle and len(branches) > 1 else 18.0)
         parts += joined.moved(0, top)
         centre = top + 12
         for axis, branch in zip(axes, branches, strict=True):
@@ -444,7 +480,7 @@ def _fork(fork: Fork, join: Layer | None, within: str) -> Piece:
             bent = ((axis, bottom), (axis, end + 12), (0.0, end + 12), (0.0, high))
             parts.append(Part("line", "flow", points=bent if axis else ((0.0, bottom), (0.0, high))))
     if fork.shortcut:
-        right += 20
+        right += 16
         arc = ((0.0, 5.0), (right, 5.0), (right, centre), (half, centre))
         parts.append(Part("line", "shortcut", arrow=join is not None, points=arc))
         right += 4
@@ -457,15 +493,15 @@ def _fork(fork: Fork, join: Layer | None, within: str) -> Piece:
 
 def _frame(inner: Piece, name: str, kind: str, times: str, look: str, names: tuple[str, ...], goes_on: bool = True) -> Piece:
     """A frame with a title around a piece; several that look the same cast a shadow. goes_on: a line leaves it below."""
-    pad = 11.0
+    pad = 9.0
     left, right = inner.left + pad, inner.right + pad
     wide, count = width(name, 15, True), 14 + width(times, 18, True) if times else 0.0
     is_tall = bool(kind) and wide + 8 + width(kind, 13) + count + 22 > left + right  # the kind goes below the name
     lacking = wide + count + (0 if is_tall or not kind else 8 + width(kind, 13)) + 22 - left - right
     if lacking > 0:
         left, right = left + lacking / 2, right + lacking / 2
-    begin = 28.0 + (16 if is_tall else 0)
-    high = begin + 9 + inner.height + 10
+    begin = 26.0 + (16 if is_tall else 0)
+    high = begin + 7 + inner.height + 9
     rect = Part("rect", look, -left, 0, left + right, high, round=9.0, names=" ".join(names))
     parts = [replace(rect, names="").moved(6, 6)] if times else []
     parts += [rect, Part("text", "bold", -left + 11, 21, wide, 15, name)]
@@ -474,12 +510,17 @@ def _frame(inner: Piece, name: str, kind: str, times: str, look: str, names: tup
         parts.append(Part("text", "muted", x, y, width(kind, 13), 13, kind))
     if times:
         parts.append(Part("text", "bold end", right - 11, 22, width(times, 18, True), 18, times))
-    parts.append(Part("line", "flow", points=((0.0, begin), (0.0, begin + 9))))
-    parts += inner.moved(0, begin + 9)
-    parts += [Part("line", "flow", points=((0.0, high - 10), (0.0, high)))] if goes_on else []
+    parts.append(Part("line", "flow", points=((0.0, begin), (0.0, begin + 7))))
+    parts += inner.moved(0, begin + 7)
+    parts += [Part("line", "flow", points=((0.0, high - 9), (0.0, high)))] if goes_on else []
     return Piece(tuple(parts), left, right + (6 if times else 0), high + (6 if times else 0))
 
 
 def _text(text: str, size: int, look: str = "middle") -> Piece:
     half = width(text, size) / 2
     return Piece((Part("text", look, 0, size, 2 * half, size, text),), half, half, size + 4.0)
+
+
+def width(text: str, size_px: int, is_bold: bool = False) -> float:
+    """Width of a text in the fonts that a slide will show, a tenth narrower than DejaVu Sans: in that it still fits its box."""
+    return round(0.9 * letters.width(text, size_px, is_bold), 1)
