@@ -40,7 +40,7 @@ def by_hand(model: Any, recipe: Any, view: Any, device: Any) -> Callable[[list[A
     """A plain loop over batches: forward, loss, backward, step, and nothing else."""
     import torch
 
-    from striate.train.step import DTYPES
+    from striate import machine
 
     o = recipe.optim
     optimizer = torch.optim.SGD(model.parameters(), lr=o.lr, momentum=o.momentum, weight_decay=o.weight_decay)
@@ -52,7 +52,7 @@ def by_hand(model: Any, recipe: Any, view: Any, device: Any) -> Callable[[list[A
             images, labels = batch.images.to(device, non_blocking=True), batch.labels.to(device, non_blocking=True)
             pixels = ((images.float() - mean) / std).contiguous(memory_format=torch.channels_last)
             optimizer.zero_grad(set_to_none=True)
-            with torch.autocast(device.type, DTYPES[o.precision], enabled=o.precision != "fp32"):
+            with machine.autocast(device, o.precision):
                 scores = model(pixels)
             criterion(scores.float(), labels).backward()
             optimizer.step()

@@ -8,7 +8,8 @@ a user's file takes, the child process included. Then both see the same images i
 paper's and a smaller odd one. The error is the largest difference of a logit over the largest logit; `spread` is the largest
 difference between the logits of two images over the same, because equal logits that depend on no image would say nothing.
 As a control torchvision's ResNet-50 goes into our v1 network, which has the same names and computes something else: that must
-not hold. Exits 0 only when every network holds (error at most 1e-5, spread at least 0.01, nothing left out) and the control fails.
+not hold. Exits 0 only when every network holds (error at most 1e-5, spread at least 0.01, nothing left out) and the control
+does not.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def compare(name: str, theirs_name: str, home: Path) -> dict[str, Any]:
         "error": errors,
         "spread": round(min(spreads), 4),
         "tensors": len(theirs.state_dict()),
-        "notes": list(loaded.notes),
+        "notes": [note.replace(str(home), "HOME") for note in loaded.notes],
         "seconds": round(time.monotonic() - began, 1),
         "holds": max(errors.values()) <= LIMIT and min(spreads) >= LEAST_SPREAD,
     }

@@ -129,6 +129,7 @@ def test_the_effective_field_over_a_photo(striate):
         (("torchvision/alexnet", "--img-size", 40), "the smallest is 63x63"),
         (("--latency",), "--latency: name the networks"),
         (("--layers",), "--layers: name the networks"),
+        (("resnet18", "--weights", "w.pth"), "--weights: goes with --field PHOTO"),
         (("runs/none",), "is no network"),
         (("resnet18", "--img-size", 64, "--latency", "--batch-size", 0), "--batch-size 0: expected 1 or more"),
         (("resnet18", "--latency", "--device", "gpu"), "not a device name"),

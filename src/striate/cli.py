@@ -572,7 +572,7 @@ def measure(argv: list[str]) -> int:
     for word in ("draw", "out"):
         if getattr(given, word) is not None and len(given.networks) != 1:
             raise UserError(f"--{word} {getattr(given, word)}: a picture of one network; name one, found {len(given.networks)}.")
-    for word in ("layer", "out"):
+    for word in ("layer", "out", "weights"):
         if getattr(given, word) and not given.field:
             raise UserError(f"--{word}: goes with --field PHOTO, as in: striate measure resnet18 --field photo.jpg --{word} …")
     from striate.measure import effective, listing, table

@@ -27,6 +27,7 @@ from striate.errors import ResourceError, UserError
 # A module whose one attribute its type checkers do not see.
 _fill: Any = torch.utils.deterministic
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 # ---------------------------------------------------------------- named random streams
 
@@ -284,6 +285,11 @@ def choose_precision(wanted: Precision, device: torch.device) -> Literal["bf16",
     if device.type == "cpu" and {"amx_bf16", "avx512_bf16"} & cpu_flags():
         return "bf16"
     return "fp32"
+
+
+def autocast(device: torch.device, precision: Literal["bf16", "fp16", "fp32"]) -> torch.autocast:
+    """Within the block matrix products and convolutions are computed in this precision; with fp32 nothing changes."""
+    return torch.autocast(device.type, dtype=_AUTOCAST.get(precision), enabled=precision in _AUTOCAST)
 
 
 def cpu_flags() -> set[str]:

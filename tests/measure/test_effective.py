@@ -61,6 +61,8 @@ def test_the_network_is_as_before_and_wrong_layers_are_named():
         effective(model, torch.rand(1, 3, 16, 16), "4")
     with pytest.raises(UserError, match="expected a layer with a grid"):
         effective(model, torch.rand(1, 3, 16, 16), "3")
+    with pytest.raises(UserError, match="Sequential: it has no convolution that sees a part of the image only; name a layer"):
+        effective(nn.Sequential(nn.Flatten(), nn.Linear(3 * 16, 2)), torch.rand(1, 3, 4, 4))
 
 
 def test_photos_of_a_folder_and_a_bad_one(tmp_path):

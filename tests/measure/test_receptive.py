@@ -172,7 +172,7 @@ def test_a_gate_is_left_out_and_sees_the_whole_image_itself():
     found = fields(model, 32)
     assert found == {"first": Field((3, 3), (1, 1), (0, 0)), "gate": WHOLE, "second": Field((5, 5), (1, 1), (0, 0))}
     assert reached(model, "gate", 32, (0, 0)) == (0, 0, 32, 32)
-    assert last_conv(model, 32) == "second"
+    assert last_conv(model, found) == "second"
     assert found["gate"].is_whole and found["gate"].window(0, 0) is None
 
 
@@ -226,7 +226,23 @@ def test_fields_of_networks_of_others(name, size_px, field_px):
     with torch.device("meta"):
         model = catalog.build(name, 1000, {})
     found = fields(model, size_px)
-    assert found[last_conv(model, size_px)].size_px == field_px
+    assert found[last_conv(model, found)].size_px == field_px
+
+
+def test_channels_picked_by_a_table_keep_their_grid():
+    model = catalog.build("lenet5", 10, {})
+    found = fields(model, 32, 1)
+    assert last_conv(model, found) == "c5"
+    assert [found[name].size_px for name in ("c1", "c3.three", "c3", "c5")] == [5, 14, 14, 32]
+    picked = nn.Sequential(nn.Conv2d(3, 4, 3), Shuffled())
+    assert fields(picked, 8)["1"].is_whole  # rows in another order: nothing is known of places
+
+
+class Shuffled(nn.Module):
+    """The rows of an image in another order."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :, torch.arange(x.shape[2] - 1, -1, -1)]
 
 
 def test_a_network_that_no_table_says_by_its_gradients():
@@ -259,5 +275,5 @@ def test_an_input_that_is_too_small_names_the_smallest():
 
 
 def test_a_network_without_convolutions_has_no_last_one():
-    with pytest.raises(UserError, match="no convolution that sees a part"):
-        last_conv(nn.Sequential(nn.Flatten(), nn.Linear(3 * 16, 2)), 4)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16, 2))
+    assert last_conv(model, fields(model, 4)) is None

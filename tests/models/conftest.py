@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from striate.taps import taps
+
 
 @pytest.fixture
 def as_after_training() -> Callable[[nn.Module], nn.Module]:
@@ -36,3 +38,40 @@ def as_after_training() -> Callable[[nn.Module], nn.Module]:
         return model.eval()
 
     return prepare
+
+
+@pytest.fixture
+def same_logits() -> Callable[..., None]:
+    """A function that asserts that two networks in evaluation mode give the same logits, within 1e-5 of the largest.
+
+    And that the logits of two images differ by a hundredth of it or more: where they hardly do, wrong networks are equal too.
+    """
+
+    def compare(ours: nn.Module, theirs: Callable[[torch.Tensor], torch.Tensor], *sizes_px: int) -> None:
+        for size_px in sizes_px:
+            images = torch.randn(2, 3, size_px, size_px, generator=torch.Generator().manual_seed(1))
+            with torch.inference_mode():
+                expected, found = theirs(images), ours.eval()(images)
+            largest = expected.abs().max()
+            assert (expected[0] - expected[1]).abs().max() > 0.01 * largest
+            assert (found - expected).abs().max() <= 1e-5 * largest
+
+    return compare
+
+
+@pytest.fixture
+def shares_dropped() -> Callable[[nn.Module, torch.Tensor], list[float]]:
+    """A function that gives the share of the features that the layer `dropout` sets to zero in training, and in evaluation."""
+
+    def measure(model: nn.Module, images: torch.Tensor) -> list[float]:
+        shares: list[float] = []
+
+        def look(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            shares.append((output[inputs[0] != 0] == 0).float().mean().item())
+
+        with taps(model, {"dropout": look}), torch.no_grad():
+            model.train()(images)
+            model.eval()(images)
+        return shares
+
+    return measure

@@ -117,6 +117,7 @@ def test_logits_are_those_of_torchs_parts(name, size_px):
             x = functional.linear(x, w[f"{layer}.weight"], w[f"{layer}.bias"]).relu()
         expected = functional.linear(x, w["fc8.weight"], w["fc8.bias"])
         found = model(images)
+    assert (expected[0] - expected[1]).abs().max() > 0.01 * expected.abs().max()
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
@@ -163,17 +164,18 @@ def test_normalisation_dropout_and_activation_can_be_changed():
 def test_networks_that_share_names_and_compute_something_else_have_variants():
     variants = [
         meta(name, **options).variant
-        for name in ("alexnet", "caffenet")
+        for name in ("alexnet", "caffenet", "alexnet-one-tower")
         for options in ({}, {"overlapping": False}, {"activation": "tanh"})
     ]
-    assert len(set(variants)) == 6
+    assert len(set(variants)) == 9
+    assert variants[6:] == ["basic", "basic, 2x2 pools", "basic, tanh"]
     assert meta("alexnet", lrn=False).variant == meta("caffenet", lrn=False).variant  # the order of nothing
 
 
 # ---------------------------------------------------------------- torchvision's
 
 
-def test_one_tower_is_torchvisions():
+def test_one_tower_is_torchvisions(same_logits):
     torch.manual_seed(0)
     theirs = torchvision.models.alexnet(num_classes=7).eval()
     torch.manual_seed(0)
@@ -181,11 +183,7 @@ def test_one_tower_is_torchvisions():
     state = theirs.state_dict()
     assert list(ours.state_dict()) == list(state)
     assert all(torch.equal(value, state[key]) for key, value in ours.state_dict().items())  # the initial weights too
-    for size_px in (224, 160):
-        images = torch.randn(1, 3, size_px, size_px)
-        with torch.inference_mode():
-            expected, found = theirs(images), ours(images)
-        assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    same_logits(ours, theirs, 224, 160)
 
 
 # ---------------------------------------------------------------- inputs and options

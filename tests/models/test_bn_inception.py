@@ -41,14 +41,9 @@ def written_out(weights: dict[str, torch.Tensor], images: torch.Tensor) -> torch
     return functional.linear(x.mean((2, 3)), weights["last_linear.weight"], weights["last_linear.bias"])
 
 
-@pytest.mark.parametrize("size_px", [64, 96])
-def test_logits_equal_the_network_written_out_by_the_names_of_caffes_port(size_px, as_after_training):
+def test_logits_equal_the_network_written_out_by_the_names_of_caffes_port(as_after_training, same_logits):
     model = as_after_training(bn_inception(20, bias=True))
-    images = torch.randn(2, 3, size_px, size_px, generator=torch.Generator().manual_seed(1))
-    with torch.inference_mode():
-        expected, found = written_out(model.state_dict(), images), model(images)
-    assert (expected[0] - expected[1]).abs().max() > 0.01 * expected.abs().max()
-    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    same_logits(model, lambda images: written_out(model.state_dict(), images), 64, 96)
 
 
 def test_the_names_are_those_of_cadenes_file():
@@ -110,6 +105,11 @@ def test_a_separable_stem_is_eight_filters_a_colour_and_no_more_than_linear():
         torch.testing.assert_close(stem(-2 * images), -2 * stem(images))
         red = stem.depthwise(images * torch.tensor([1.0, 0, 0]).reshape(1, 3, 1, 1))
     assert red[:, :8].abs().min() > 0 and red[:, 8:].abs().max() == 0
+
+
+def test_dropout_acts_in_training_only(shares_dropped):
+    torch.manual_seed(0)
+    assert shares_dropped(bn_inception(5, dropout=0.3), torch.randn(2, 3, 32, 32)) == [pytest.approx(0.3, abs=0.05), 0]
 
 
 def test_squeeze_and_excitation_stands_beside_the_plain_networks_layers_behind_all_ten_modules():

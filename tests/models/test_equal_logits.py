@@ -1,4 +1,4 @@
-"""Weights of torchvision and timm, loaded through the one door, give their logits: the small networks.
+"""Weights of torchvision and timm, loaded through the one door, give their logits: three of the small ones.
 
 The whole list, at the sizes of the papers, is benchmarks/zoo_logits.py.
 """
@@ -17,7 +17,7 @@ from torch import nn
 from striate.models import catalog, pretrained, published
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnext50", "googlenet-bn", "densenet121", "se-resnet50"])
+@pytest.mark.parametrize("name", ["resnet18", "googlenet-bn", "se-resnet50"])
 def test_logits_equal_theirs_within_1e_5_of_the_largest(
     name: str, tmp_path: Path, as_after_training: Callable[[nn.Module], nn.Module]
 ) -> None:

@@ -69,6 +69,13 @@ def test_a_truncated_file_and_one_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "cut.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:1500])
     with pytest.raises(CheckpointError, match=r"cut\.pth: cannot be read: cut short, damaged, or no weight file"):
         foreign.read(tmp_path / "cut.pth")
+    (tmp_path / "advice.pth").write_bytes(pickle.dumps(print, protocol=4))
+    with pytest.raises(CheckpointError) as caught:
+        foreign.read(tmp_path / "advice.pth")
+    assert "Fetch or save it again" in str(caught.value) and "weights_only" not in str(caught.value)  # torch advises to trust it
+    (tmp_path / "page.pth").write_text("\n<!DOCTYPE html><html>404</html>")
+    with pytest.raises(CheckpointError, match=r"page\.pth: is a web page, not weights"):
+        foreign.read(tmp_path / "page.pth")
     (tmp_path / "empty.pth").touch()
     with pytest.raises(CheckpointError, match=r"empty\.pth: the file is empty"):
         foreign.read(tmp_path / "empty.pth")

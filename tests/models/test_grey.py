@@ -18,6 +18,7 @@ from striate.models.grey import are_one_channel, one_channel
 NETWORKS = [
     ("resnet18", {"stem": "small", "width": 8}, "conv1"),
     ("kth-d", {"size_px": 32}, "block1.conv1"),
+    ("se-googlenet-bn-paths", {}, "conv1.conv"),  # has gates whose inner layer has three channels
     ("torchvision/mobilenet_v3_small", {}, "features.0.0"),
     ("torchvision/squeezenet1_1", {}, "features.0"),
     ("timm/convnext_atto", {}, "stem.0"),

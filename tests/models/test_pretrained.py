@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -153,13 +154,14 @@ def test_variants_are_refused_where_the_file_tells_and_warned_of_where_it_does_n
     assert len(notes) == 1 and "does not say which variant it is of; the network is 'v1.5'" in notes[0]
 
 
-def test_msras_names_say_that_they_are_v1_and_see_caffes_pixels(tmp_path: Path) -> None:
+def test_msras_names_say_that_they_are_v1_with_caffes_stem_and_see_caffes_pixels(tmp_path: Path) -> None:
     held = {"res2a_branch2a.weight": torch.zeros(2), "fc1000.bias": torch.zeros(2)}
     safetensors.torch.save_file(held, tmp_path / "w.safetensors")
     opened = pretrained.read("resnet50", tmp_path / "w.safetensors")
-    assert opened.variant == "v1" and opened.view is not None and opened.view.colour == "bgr"
-    with pytest.raises(CheckpointError, match=r"of variant 'v1', the network is 'v1\.5'"):
-        pretrained.put_into(small(name="resnet50"), "resnet50", opened, fresh_head=False)
+    assert opened.variant == "v1, stem caffe" and opened.view is not None and opened.view.colour == "bgr"
+    for name, variant in (("resnet50", "v1.5"), ("resnet50-v1", "v1")):
+        with pytest.raises(CheckpointError, match=f"of variant 'v1, stem caffe', the network is '{variant}'"):
+            pretrained.put_into(small(name=name), name, opened, fresh_head=False)
 
 
 def test_weight_files_that_are_none(tmp_path: Path) -> None:
@@ -174,6 +176,9 @@ def test_weight_files_that_are_none(tmp_path: Path) -> None:
             pretrained.create_model("resnet18", 5, weights=tmp_path / name)
     with pytest.raises(UserError, match="no such weight file"):
         pretrained.read("resnet18", "nowhere/w")
+    os.mkfifo(tmp_path / "pipe.pth")
+    with pytest.raises(UserError, match=r"pipe\.pth: a pipe or a device, not a file"):
+        pretrained.read("resnet18", tmp_path / "pipe.pth")
 
 
 def test_colour_weights_for_a_grey_network_are_added_up(tmp_path: Path) -> None:

@@ -28,32 +28,21 @@ SMALL = {
 DEPTHS = (2, 2, 2, 2)
 
 
-def randomised(model: nn.Module) -> nn.Module:
-    """The network in evaluation mode, batch norm's statistics and scales drawn at random as after a training."""
-    generator = torch.Generator().manual_seed(0)
-    for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.running_mean.normal_(0, 0.3, generator=generator)
-            layer.running_var.uniform_(0.5, 2, generator=generator)
-            nn.init.uniform_(layer.weight, 0.3, 1.2, generator=generator)
-            nn.init.normal_(layer.bias, 0, 0.1, generator=generator)
-    return model.eval()
+@pytest.fixture
+def has_their_logits(as_after_training, same_logits):
+    """A function that asserts that their weights as after a training, loaded by name, give their logits."""
+
+    def compare(ours, theirs, *sizes_px):
+        as_after_training(theirs)
+        ours.load_state_dict(theirs.state_dict())
+        same_logits(ours, theirs, *sizes_px)
+
+    return compare
 
 
-def assert_same_logits(ours: nn.Module, theirs: nn.Module, *sizes_px: int) -> None:
-    """Their weights, loaded by name, give their logits within 1e-5 of the largest."""
-    ours.eval().load_state_dict(theirs.state_dict())
-    for size_px in sizes_px:
-        images = torch.randn(2, 3, size_px, size_px, generator=torch.Generator().manual_seed(1))
-        with torch.inference_mode():
-            expected, found = theirs(images), ours(images)
-        assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
-
-
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
-def test_logits_equal_torchvisions_with_its_weights(name):
-    theirs = randomised(torchvision.models.get_model(name, weights=None, num_classes=20))
-    assert_same_logits(OURS[name](20), theirs, 64, 97)
+@pytest.mark.parametrize("name", ["resnet34", "resnet50"])
+def test_logits_equal_torchvisions_with_its_weights(name, has_their_logits):
+    has_their_logits(OURS[name](20), torchvision.models.get_model(name, weights=None, num_classes=20), 64, 97)
 
 
 class Instead(nn.Module):
@@ -73,11 +62,11 @@ def with_shortcuts(kind, make):
     for block in [layer for layer in theirs.modules() if isinstance(layer, SMALL[kind][1])]:
         channels = block.conv1.in_channels, block.conv2.out_channels * block.expansion
         block.downsample = make(*channels, block.stride, block.downsample is not None)
-    return randomised(theirs)
+    return theirs
 
 
 @pytest.mark.parametrize("kind", SMALL)
-def test_option_a_is_every_second_pixel_and_zeros_where_the_shape_changes(kind):
+def test_option_a_is_every_second_pixel_and_zeros_where_the_shape_changes(kind, has_their_logits):
     def shortcut(channels, out_channels, stride, needed):
         def subsampled(x):
             zeros = x.new_zeros(len(x), out_channels - channels, 1, 1)
@@ -90,22 +79,34 @@ def test_option_a_is_every_second_pixel_and_zeros_where_the_shape_changes(kind):
     block = partial(SMALL[kind][0], option="A")
     ours = resnet.ResNet(20, block, DEPTHS, "option-a", "imagenet", 64)
     assert not any("downsample" in name for name in ours.state_dict())
-    assert_same_logits(ours, theirs, 64, 97)
+    has_their_logits(ours, theirs, 64, 97)
 
 
 @pytest.mark.parametrize("kind", SMALL)
-def test_option_c_is_a_projection_in_every_block(kind):
+def test_option_c_is_a_projection_in_every_block(kind, has_their_logits):
     def shortcut(channels, out_channels, stride, needed):
         return nn.Sequential(nn.Conv2d(channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
 
     theirs = with_shortcuts(kind, shortcut)
     ours = resnet.ResNet(20, partial(SMALL[kind][0], option="C"), DEPTHS, "basic", "imagenet", 64)
-    assert_same_logits(ours, theirs, 64, 97)
+    has_their_logits(ours, theirs, 64, 97)
 
 
-def test_a_plain_network_is_a_resnet_whose_shortcuts_are_deleted():
+def test_a_plain_network_is_a_resnet_whose_shortcuts_are_deleted(has_their_logits):
     theirs = with_shortcuts("basic", lambda *_: Instead(lambda x: x.new_zeros(())))
-    assert_same_logits(resnet.plain18(20), theirs, 64, 97)
+    has_their_logits(resnet.plain18(20), theirs, 64, 97)
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_caffes_stem_pools_without_padding_and_rounds_up(kind, has_their_logits):
+    """Its windows begin at the first pixel, torchvision's one before it."""
+    theirs = torchvision.models.ResNet(SMALL[kind][1], list(DEPTHS), num_classes=20)
+    theirs.maxpool = nn.MaxPool2d(3, 2, ceil_mode=True)
+    ours = resnet.ResNet(20, SMALL[kind][0], DEPTHS, "v1.5", "caffe", 64)
+    has_their_logits(ours, theirs, 64, 97)
+    ours.maxpool = nn.MaxPool2d(3, 2, padding=1)
+    with pytest.raises(AssertionError):
+        has_their_logits(ours, theirs, 64)
 
 
 def test_the_networks_of_the_table_have_the_shortcuts_and_strides_of_their_names():
@@ -144,6 +145,8 @@ def test_the_networks_of_the_table_have_the_shortcuts_and_strides_of_their_names
 )
 def test_variants(name, variant):
     assert catalog.build(name, 10, {"width": 4}).variant == variant
+    assert catalog.build(name, 10, {"width": 4, "stem": "small"}).variant == variant  # its kernels have another shape
+    assert catalog.build(name, 10, {"width": 4, "stem": "caffe"}).variant == f"{variant}, stem caffe"
 
 
 def test_plain_and_option_a_have_the_same_weights_and_refuse_each_others():
@@ -174,8 +177,8 @@ def test_state_dict_names_and_their_order_are_torchvisions():
         assert [(key, value.shape) for key, value in ours.items()] == [(key, value.shape) for key, value in theirs.items()]
 
 
-def test_v1_strides_in_the_first_1x1_and_has_the_same_weights_but_other_logits():
-    v15, v1 = randomised(resnet.resnet50(10)), resnet.resnet50_v1(10).eval()
+def test_v1_strides_in_the_first_1x1_and_has_the_same_weights_but_other_logits(as_after_training):
+    v15, v1 = as_after_training(resnet.resnet50(10, width=16)), resnet.resnet50_v1(10, width=16).eval()
     v1.load_state_dict(v15.state_dict())
     assert (v15.variant, v1.variant) == ("v1.5", "v1")
     assert v15.layer2[0].conv1.stride == (1, 1) and v15.layer2[0].conv2.stride == (2, 2)
@@ -232,6 +235,19 @@ def test_any_size_down_to_one_pixel_goes_in(name):
         model = catalog.build(name, 7, {"width": 8}).eval()
         for size in ((1, 1), (2, 3), (31, 57)):
             assert model(torch.empty(2, 3, *size)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50-v1", "plain34"])
+def test_caffes_stem_takes_3_px(name):
+    with torch.device("meta"):
+        model = catalog.build(name, 7, {"width": 8, "stem": "caffe"}).eval()
+        for size in ((3, 3), (4, 3), (31, 57)):
+            assert model(torch.empty(2, 3, *size)).shape == (2, 7)
+        with pytest.raises(UserError, match="ResNet: an input of 2x9 px is too small; the smallest is 3x3"):
+            model(torch.empty(1, 3, 2, 9))
+        model.smallest_px = 1
+        with pytest.raises(RuntimeError, match="Output size is too small"):  # it is the true smallest
+            model(torch.empty(1, 3, 2, 2))
 
 
 @pytest.mark.parametrize("build", [resnet.resnet18, resnet.plain18])

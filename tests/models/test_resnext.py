@@ -15,31 +15,15 @@ from striate.taps import taps
 CARDINALITY = {"resnext50": (32, 4), "resnext101": (32, 4), "resnext101-64x4d": (64, 4)}
 
 
-def randomised(model: nn.Module) -> nn.Module:
-    """The network in evaluation mode, batch norm's statistics and scales drawn at random as after a training."""
-    generator = torch.Generator().manual_seed(0)
-    for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.running_mean.normal_(0, 0.3, generator=generator)
-            layer.running_var.uniform_(0.5, 2, generator=generator)
-            nn.init.uniform_(layer.weight, 0.3, 1.2, generator=generator)
-            nn.init.normal_(layer.bias, 0, 0.1, generator=generator)
-    return model.eval()
-
-
-@pytest.mark.parametrize("name", CARDINALITY)
-def test_logits_equal_torchvisions_with_two_blocks_in_each_stage(name):
+@pytest.mark.parametrize("name", ["resnext50", "resnext101-64x4d"])
+def test_logits_equal_torchvisions_with_two_blocks_in_each_stage(name, as_after_training, same_logits):
     groups, width = CARDINALITY[name]
     block = torchvision.models.resnet.Bottleneck
-    theirs = randomised(torchvision.models.ResNet(block, [2, 2, 2, 2], 20, groups=groups, width_per_group=width))
-    small = {"resnext50": resnext._32X4D, "resnext101": resnext._32X4D, "resnext101-64x4d": resnext._64X4D}
-    ours = ResNet(20, small[name], (2, 2, 2, 2), "v1.5", "imagenet", 64).eval()
+    theirs = as_after_training(torchvision.models.ResNet(block, [2, 2, 2, 2], 20, groups=groups, width_per_group=width))
+    small = {"resnext50": resnext._32X4D, "resnext101-64x4d": resnext._64X4D}
+    ours = ResNet(20, small[name], (2, 2, 2, 2), "v1.5", "imagenet", 64)
     ours.load_state_dict(theirs.state_dict())
-    for size_px in (64, 97):
-        images = torch.randn(2, 3, size_px, size_px, generator=torch.Generator().manual_seed(1))
-        with torch.inference_mode():
-            expected, found = theirs(images), ours(images)
-        assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    same_logits(ours, theirs, 64, 97)
 
 
 @pytest.mark.parametrize(
@@ -95,9 +79,8 @@ def test_options():
         catalog.build("resnext101-64x4d", 7, {"width": 0})
 
 
-@pytest.mark.parametrize("name", CARDINALITY)
-def test_any_size_down_to_one_pixel_goes_in(name):
+def test_any_size_down_to_one_pixel_goes_in():
     with torch.device("meta"):
-        model = catalog.build(name, 7, {"width": 16}).eval()
+        model = catalog.build("resnext50", 7, {"width": 16}).eval()
         for size in ((1, 1), (2, 3), (31, 57)):
             assert model(torch.empty(2, 3, *size)).shape == (2, 7)

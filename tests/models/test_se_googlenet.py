@@ -115,6 +115,14 @@ def test_with_open_gates_it_is_googlenet(placement):
         assert torch.equal(model(images), plain(images))
 
 
+def test_with_batch_norm_it_starts_as_torchvisions_googlenet():
+    torch.manual_seed(0)
+    for layer in se_googlenet.se_googlenet_bn_paths(100).modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            assert layer.weight.std().item() == pytest.approx(0.01, rel=6 / (2 * layer.weight.numel()) ** 0.5)
+            assert layer.bias is None or not layer.bias.any()
+
+
 def difference_between_images(model):
     """Largest difference of a logit between two images of 224 px, in double precision: float32's grain is as coarse."""
     images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0)).double()

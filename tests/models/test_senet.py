@@ -24,18 +24,18 @@ THEIRS = {
 }
 
 
-def randomised(model: nn.Module) -> nn.Module:
-    """The network in evaluation mode, batch norm's statistics and scales and the gates' biases drawn as after a training."""
-    generator = torch.Generator().manual_seed(0)
-    for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.running_mean.normal_(0, 0.3, generator=generator)
-            layer.running_var.uniform_(0.5, 2, generator=generator)
-            nn.init.uniform_(layer.weight, 0.3, 1.2, generator=generator)
-            nn.init.normal_(layer.bias, 0, 0.1, generator=generator)
-        elif isinstance(layer, nn.Conv2d) and layer.bias is not None:
-            nn.init.normal_(layer.bias, 0, 0.3, generator=generator)
-    return model.eval()
+@pytest.fixture
+def with_gates(as_after_training):
+    """A function that prepares a network as `as_after_training`, the gates' biases drawn too."""
+
+    def prepare(model: nn.Module) -> nn.Module:
+        generator = torch.Generator().manual_seed(0)
+        for name, layer in model.named_modules():
+            if name.endswith(("fc1", "fc2")) and isinstance(layer, nn.Conv2d):
+                nn.init.normal_(layer.bias, 0, 0.3, generator=generator)
+        return as_after_training(model)
+
+    return prepare
 
 
 @pytest.mark.parametrize(
@@ -46,16 +46,12 @@ def randomised(model: nn.Module) -> nn.Module:
         (senet._154, theirs_module.SEBottleneck, 64, True),
     ],
 )
-def test_logits_equal_timms_with_two_blocks_in_each_stage(block, their_block, groups, is_154):
+def test_logits_equal_timms_with_two_blocks_in_each_stage(block, their_block, groups, is_154, with_gates, same_logits):
     deep = {"inplanes": 128, "input_3x3": True, "downsample_kernel_size": 3, "downsample_padding": 1} if is_154 else {}
-    theirs = randomised(theirs_module.SENet(their_block, (2, 2, 2, 2), groups, 16, num_classes=20, **deep))
-    ours = senet.SENet(20, partial(block, reduction=16, bias=True), (2, 2, 2, 2), 64, is_154, 0.2 if is_154 else 0).eval()
+    theirs = with_gates(theirs_module.SENet(their_block, (2, 2, 2, 2), groups, 16, num_classes=20, **deep))
+    ours = senet.SENet(20, partial(block, reduction=16, bias=True), (2, 2, 2, 2), 64, is_154, 0.2 if is_154 else 0)
     ours.load_state_dict(theirs.state_dict())
-    for size_px in (64, 97):
-        images = torch.randn(2, 3, size_px, size_px, generator=torch.Generator().manual_seed(1))
-        with torch.inference_mode():
-            expected, found = theirs(images), ours(images)
-        assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    same_logits(ours, theirs, 64, 97)
 
 
 @pytest.mark.parametrize("name", THEIRS)
@@ -76,7 +72,7 @@ def test_names_shapes_strides_and_pools_are_timms(name):
     assert geometry(ours) == geometry(theirs)
 
 
-@pytest.mark.parametrize("name", THEIRS)
+@pytest.mark.parametrize("name", ["se-resnet50", "se-resnext50", "senet154"])
 def test_grids(name):
     with torch.device("meta"):
         model = catalog.build(name, 1000, {}).eval()
@@ -88,9 +84,9 @@ def test_grids(name):
     assert found == [(stem, 112), (stem, 56), (256, 56), (512, 28), (1024, 14), (2048, 7)]
 
 
-def test_se_bn_inception_is_bn_inception_with_a_gate_behind_each_module():
+def test_se_bn_inception_is_bn_inception_with_a_gate_behind_each_module(with_gates):
     """With gates wide open (a bias of 40 in float32 is exactly 1) it computes what its trunk computes."""
-    ours = randomised(catalog.build("se-bn-inception", 20, {}))
+    ours = with_gates(catalog.build("se-bn-inception", 20, {}))
     trunk = BNInception(20).eval()
     state = ours.state_dict()
     gates = [name for name, layer in ours.named_modules() if isinstance(layer, SqueezeExcite)]
@@ -104,11 +100,12 @@ def test_se_bn_inception_is_bn_inception_with_a_gate_behind_each_module():
             ours.get_submodule(name).fc2.bias.fill_(40)
         opened, expected = ours(images), trunk(images)
     assert torch.equal(opened, expected)
+    assert (expected[0] - expected[1]).abs().max() > 0.01 * expected.abs().max()
     assert not torch.allclose(gated, expected, rtol=1e-2)
 
 
-def test_a_gate_scales_the_residual_and_not_the_shortcut():
-    block = randomised(senet.se_resnet50(10, width=16)).layer3[1]
+def test_a_gate_scales_the_residual_and_not_the_shortcut(with_gates):
+    block = with_gates(senet.se_resnet50(10, width=16)).layer3[1]
     x = torch.rand(1, block.conv1.in_channels, 4, 4)
     with torch.inference_mode():
         block.se_module.fc2.weight.zero_()
@@ -116,14 +113,19 @@ def test_a_gate_scales_the_residual_and_not_the_shortcut():
         assert torch.equal(block(x), x)
 
 
-def test_initialisation_is_hes_and_gates_start_half_open():
+@pytest.mark.parametrize("build", [senet.se_resnext50, senet.se_bn_inception])
+def test_initialisation_is_hes(build):
     torch.manual_seed(0)
-    model = senet.se_resnext50(10)
-    for layer in model.modules():
+    for layer in build(10).modules():
         if isinstance(layer, nn.Conv2d):
             expected = (2 / (layer.kernel_size[0] ** 2 * layer.out_channels)) ** 0.5
             assert layer.weight.std().item() == pytest.approx(expected, rel=0.1)
             assert layer.bias is None or not layer.bias.any()
+
+
+def test_gates_start_half_open():
+    torch.manual_seed(0)
+    model = senet.se_resnext50(10)
     gates = []
     names = [f"{name}.fc2" for name, layer in model.named_modules() if isinstance(layer, SqueezeExcite)]
     with torch.inference_mode(), taps(model, dict.fromkeys(names, lambda layer, _, output: gates.append(output.sigmoid()))):
@@ -132,7 +134,7 @@ def test_initialisation_is_hes_and_gates_start_half_open():
     assert all(0.2 < gate.mean() < 0.8 for gate in gates)
 
 
-@pytest.mark.parametrize("name", senet.NETWORKS)
+@pytest.mark.parametrize("name", ["se-resnet50", "se-resnext50", "se-bn-inception", "senet154"])
 def test_options_of_the_gates(name):
     with torch.device("meta"):
         model = catalog.build(name, 7, {"r": "4", "bias": "false"})
@@ -157,7 +159,7 @@ def test_options_that_do_not_fit(name, options, message):
         catalog.build(name, 7, options)
 
 
-@pytest.mark.parametrize("name", senet.NETWORKS)
+@pytest.mark.parametrize("name", ["se-resnet50", "se-resnext50", "se-bn-inception", "senet154"])
 def test_the_smallest_input(name):
     with torch.device("meta"):
         model = catalog.build(name, 7, {}).eval()
@@ -171,9 +173,10 @@ def test_the_smallest_input(name):
             model(torch.empty(1, 3, smallest - 1, smallest - 1))
 
 
-def test_senet154_drops_features_in_training_only():
-    model = catalog.build("senet154", 7, {"width": 32})
-    assert (model.dropout.p, type(senet.se_resnet50(7, width=16).dropout)) == (0.2, nn.Identity)
-    features = torch.ones(4, 100)
-    assert torch.equal(model.eval().dropout(features), features)
-    assert (model.train().dropout(features) == 0).any()
+def test_senet154_alone_drops_a_fifth_of_the_features_in_training_only(shares_dropped):
+    with torch.device("meta"):
+        assert senet.senet154(7).dropout.p == 0.2
+        assert type(senet.se_resnet50(7).dropout) is nn.Identity
+    torch.manual_seed(0)
+    shallow = senet.SENet(7, partial(senet._154, reduction=16, bias=True), (1, 1, 1, 1), 32, True, 0.2)
+    assert shares_dropped(shallow, torch.randn(2, 3, 64, 64)) == [pytest.approx(0.2, abs=0.05), 0]

@@ -139,3 +139,14 @@ def test_a_network_that_looks_at_values_is_tried_with_numbers() -> None:
     sizes.check_input(Looking(), "mine:looking", 32)
     with pytest.raises(UserError, match="mine:looking: it cannot take images of 3 channels and 2x2 px"):
         sizes.check_input(Looking(), "mine:looking", 2)
+
+
+def test_what_is_built_without_numbers_has_shapes_and_draws_none() -> None:
+    state = torch.random.get_rng_state()
+    with sizes.without_numbers():
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 2))
+        nn.init.trunc_normal_(model[2].weight)
+    assert [tuple(weight.shape) for weight in model.parameters()] == [(4, 3, 3, 3), (4,), (2, 16), (2,)]
+    assert all(weight.is_meta and weight.requires_grad for weight in model.parameters())
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert sizes.outline(model, sizes.blank(model, 4)).shape == (1, 2)

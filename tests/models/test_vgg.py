@@ -5,7 +5,6 @@ import torch
 import torchvision
 from torch import nn
 from torch.nn import functional
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from striate.errors import CheckpointError, UserError
 from striate.models import catalog, init, vgg, weights
@@ -57,39 +56,28 @@ def test_state_dict_names_and_their_order_are_torchvisions(name):
     assert [(key, value.shape) for key, value in ours.items()] == [(key, value.shape) for key, value in theirs.items()]
 
 
-@pytest.mark.parametrize("name", THEIRS)
-def test_features_equal_torchvisions_with_its_weights(name):
+@pytest.mark.parametrize("name", ["vgg-b", "vgg19", "vgg-a-bn", "vgg16-bn"])
+def test_features_equal_torchvisions_with_its_weights(name, as_after_training, same_logits):
     """The linear layers, nine tenths of the weights, are the same in all eight: see the next test."""
     generator = torch.Generator().manual_seed(0)
-    theirs = torchvisions(name).features.to_empty(device="cpu").eval()
+    theirs = torchvisions(name).features.to_empty(device="cpu")
     for layer in theirs:
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, generator=generator)
             nn.init.normal_(layer.bias, 0, 0.1, generator=generator)
         elif isinstance(layer, nn.BatchNorm2d):
-            layer.running_mean.normal_(0, 0.3, generator=generator)
-            layer.running_var.uniform_(0.5, 2, generator=generator)
-            nn.init.uniform_(layer.weight, 0.3, 1.2, generator=generator)
-            nn.init.normal_(layer.bias, 0, 0.1, generator=generator)
-    ours = meta(name).features.eval()
+            layer.reset_running_stats()
+    as_after_training(theirs)
+    ours = meta(name).features
     ours.load_state_dict(theirs.state_dict(), assign=True)
-    for size_px in (40, 64):
-        images = torch.randn(1, 3, size_px, size_px, generator=generator)
-        with torch.inference_mode():
-            expected, found = theirs(images), ours(images)
-        assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    same_logits(ours, theirs, 40, 64)
 
 
-def test_logits_equal_torchvisions_with_the_same_weights(a):
+def test_logits_equal_torchvisions_with_the_same_weights(a, same_logits):
     with torch.device("meta"):
         theirs = torchvision.models.vgg11(weights=None, num_classes=12)
     theirs.load_state_dict(a.state_dict(), assign=True)
-    theirs.eval()
-    for size_px in (50, 224):
-        images = torch.randn(1, 3, size_px, size_px, generator=torch.Generator().manual_seed(1))
-        with torch.inference_mode():
-            expected, found = theirs(images), a(images)
-        assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    same_logits(a, theirs.eval(), 50, 224)
 
 
 def test_c_has_a_1x1_convolution_at_the_end_of_each_of_the_last_three_stages():
@@ -107,11 +95,11 @@ def test_a_lrn_takes_the_weights_of_a_and_normalises_behind_the_first_relu(a):
         first = a.features[:2](images)
         expected = a.features[2:](functional.local_response_norm(first, 5, alpha=1e-4, beta=0.75, k=2.0))
         torch.testing.assert_close(lrn.features(images), expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
-        assert not torch.allclose(lrn(images), a(images), rtol=0.01)
+        assert (lrn(images) - a(images)).abs().max() > 0.01 * a(images).abs().max()
 
 
 def test_weights_of_a_that_say_so_are_refused_by_a_lrn():
-    with pytest.raises(CheckpointError, match="variant 'plain', the network is 'lrn'"):
+    with pytest.raises(CheckpointError, match="variant 'basic', the network is 'lrn'"):
         weights.put(meta("vgg-a-lrn", 12), {}, "a.safetensors", variant=meta("vgg-a").variant)
 
 
@@ -172,27 +160,7 @@ def test_dropout_is_an_option():
         assert [layer.p for layer in model.modules() if isinstance(layer, nn.Dropout)] == [expected, expected]
 
 
-@pytest.mark.parametrize("value", [-0.1, 1.5, float("nan")])
+@pytest.mark.parametrize("value", [-0.1, 1.0, float("nan")])
 def test_dropout_outside_0_to_1_is_refused(value):
-    with pytest.raises(UserError, match="dropout: expected a share from 0 to 1, found"):
+    with pytest.raises(UserError, match="dropout: expected a share from 0 to below 1, found"):
         meta("vgg-a", 10, dropout=value)
-
-
-class Operations(TorchDispatchMode):
-    """Counts the operations that torch runs."""
-
-    count = 0
-
-    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        self.count += 1
-        return operation(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("name", ["vgg16", "vgg16-bn"])
-def test_a_training_step_takes_no_more_operations_than_torchvisions(name):
-    counts = []
-    for model in (meta(name), torchvisions(name)):
-        with Operations() as operations:
-            model.train()(torch.empty(2, 3, 224, 224, device="meta")).sum().backward()
-        counts.append(operations.count)
-    assert counts[0] <= counts[1]

@@ -13,18 +13,13 @@ from striate.models.xception import Block, SeparableConv2d, xception
 from striate.taps import taps
 
 
-@pytest.mark.parametrize("size_px", [64, 75])
-def test_logits_equal_timms_with_its_weights(size_px, as_after_training):
+def test_logits_equal_timms_with_its_weights(as_after_training, same_logits):
     torch.manual_seed(0)
     theirs = as_after_training(timm.create_model("legacy_xception", num_classes=20))
     with torch.device("meta"):
         ours = xception(20)
     ours.load_state_dict(theirs.state_dict(), assign=True)
-    images = torch.randn(2, 3, size_px, size_px)
-    with torch.inference_mode():
-        expected, found = theirs(images), ours.eval()(images)
-    assert (expected[0] - expected[1]).abs().max() > 0.01 * expected.abs().max()
-    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    same_logits(ours, theirs, 64, 75)
 
 
 def test_state_dict_names_and_their_order_are_timms():
@@ -91,19 +86,9 @@ def test_initial_weights_are_glorots():
     assert model.fc.bias.count_nonzero() == 0
 
 
-def test_dropout_is_the_papers_half_and_acts_in_training_only():
+def test_dropout_is_the_papers_half_and_acts_in_training_only(shares_dropped):
     torch.manual_seed(0)
-    model = xception(5, width=4)
-    dropped: list[float] = []
-
-    def look(layer, inputs, output):
-        features = inputs[0]
-        dropped.append((output[features != 0] == 0).float().mean().item())
-
-    with taps(model, {"dropout": look}):
-        model(torch.randn(4, 3, 32, 32))
-        model.eval()(torch.randn(4, 3, 32, 32))
-    assert dropped == [pytest.approx(0.5, abs=0.05), 0]
+    assert shares_dropped(xception(5, width=4), torch.randn(4, 3, 32, 32)) == [pytest.approx(0.5, abs=0.05), 0]
 
 
 def test_6_px_are_too_few_indeed():

@@ -169,6 +169,11 @@ def test_what_does_not_fit_is_told_before_an_image_is_decoded(sit: Any, tmp_path
             sit("run", data__resident="yes", **changes)
 
 
+def test_an_image_too_small_for_a_head_that_only_training_has_is_a_mistake_of_the_user_s(sit: Any) -> None:
+    with pytest.raises(UserError, match=r"torchvision/inception_v3: an input of 76x76 px is too small; the smallest is 299x299"):
+        sit("run", model__name="torchvision/inception_v3", data__size_px=76, data__shrink_px=90)
+
+
 def test_freezing_cannot_change_within_a_run(sit: Any, tmp_path: Path) -> None:
     sit("run", budget__epochs=0.25)
     with pytest.raises(UserError, match=r"optim.freeze cannot change within a run"):

@@ -23,7 +23,7 @@ CAMPAIGN = runpy.run_path(str(Path(__file__).resolve().parents[2] / "benchmarks"
 def reduced(name: str, **more: Any) -> dict[str, Any]:
     """The campaign's changes, smaller still, as `sit` takes them."""
     changes = {field.replace(".", "__"): value for field, value in CAMPAIGN["reduced"](name).items()}
-    changes |= {"optim__batch_size": 4, "optim__precision": "fp32", "budget__log_every": 10, "budget__evaluate_epochs": 9.0}
+    changes |= {"optim__batch_size": 2, "optim__precision": "fp32", "budget__log_every": 10, "budget__evaluate_epochs": 9.0}
     return changes | more
 
 

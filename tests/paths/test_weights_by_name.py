@@ -135,7 +135,9 @@ def test_weights_of_caffe_are_shown_blue_first(photos: Path, tmp_path: Path, mon
     [
         (["evaluate", "resnet18", "--data", "builtin"], 2, "needs --weights FILE, or --weights default"),
         (["predict", "resnet51", "photo.jpg"], 2, "'resnet51' is no network"),
+        (["evaluate", "resnet51", "--weights", "default", "--data", "nowhere"], 2, "'resnet51' is no network"),
         (["predict", "zfnet", "photo.jpg"], 2, "nobody publishes weights for it"),
+        (["predict", "resnet18", "photo.jpg", "--weights", ""], 2, "no such weight file"),
         (["predict", "resnet18", "photo.jpg", "--weights", "none.pth"], 2, "no such weight file"),
     ],
 )

@@ -70,8 +70,8 @@ def evaluate(
         return _evaluate(_route(run, grey, checkpoint, raw), index, subset, precision, device, workers, compiled=compiled)
     if grey is not None:
         raise UserError(f"{network}: --grey goes with a run as the network for colour; give the folder of a run.")
+    catalog.option_names(str(network))  # an unknown name is named as such
     if weights is None:
-        catalog.option_names(str(network))  # an unknown name is named as such
         raise UserError(
             f"{network}: a network by name needs --weights FILE, or --weights default for the published ones; to score a "
             "training, give its run folder."
@@ -163,7 +163,7 @@ def ready(
     if grey is not None:
         raise UserError(f"{network}: --grey goes with a run as the network for colour; give the folder of a run.")
     catalog.option_names(str(network))  # an unknown name is named as such
-    return Route(from_weights(str(network), weights or "default", None, size_px, _home(str(network))))
+    return Route(from_weights(str(network), "default" if weights is None else weights, None, size_px, _home(str(network))))
 
 
 def predict(

@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from striate import machine
 from striate.classes import Classes
 from striate.data.loader import Batch
 from striate.errors import NonFiniteError, ResourceError, UserError
 from striate.predictions import UNLABELLED, Predictions
 from striate.view import View
-
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def predict(
@@ -85,11 +84,10 @@ def logits(
     images: [B, 3, S, S] uint8, as `view` cuts them. Returns [B, K] float32 on `device`, the main head's raw outputs.
     """
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    cast = torch.autocast(device.type, dtype=_AUTOCAST.get(precision), enabled=precision in _AUTOCAST)
     # no_grad and not inference_mode: what a module caches in its forward pass must still serve the next training step.
     # The block is as short as possible, because a loader that makes tensors may run in this very thread.
     try:
-        with torch.no_grad(), cast:
+        with torch.no_grad(), machine.autocast(device, precision):
             bytes_BCHW = images.to(device, non_blocking=True).contiguous(memory_format=layout)
             return main_logits(model(view.normalise(bytes_BCHW, torch.float32))).float()
     except torch.OutOfMemoryError as error:

@@ -10,6 +10,7 @@ ResNet on. What compiled code of other packages does inside one operation of its
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -55,7 +56,8 @@ class Cost:
     weight_bytes: parameters and buffers, of the heads too. forward_bytes: the most that live tensors take at one time in
     inference, images and output among them, weights not; what an operation takes and gives back at once is not seen.
     training_bytes: what autograd keeps of a forward pass for the backward pass, images among it; macs_with_aux and this are
-    None where the network takes the size in evaluation mode only.
+    None where the network takes the size in evaluation mode only. last_conv: the line of
+    `receptive.last_conv`.
     """
 
     size_px: int
@@ -68,18 +70,12 @@ class Cost:
     weight_bytes: int
     forward_bytes: int
     training_bytes: int | None
+    last_conv: Layer | None
 
     @property
     def has_aux(self) -> bool:
         """Whether there are layers that run in training mode only."""
         return self.parameters_without_aux < self.parameters
-
-    @property
-    def last_conv(self) -> Layer | None:
-        """The line with MACs that sees most of the image without seeing all of it, the last of several; None where none does."""
-        sizes_px = [line.field.size_px or 0 if line.macs and line.field is not None else 0 for line in self.layers]
-        most = max(sizes_px, default=0)
-        return next((line for line, side in zip(self.layers[::-1], sizes_px[::-1], strict=True) if side == most > 0), None)
 
 
 @dataclass(frozen=True)
@@ -92,12 +88,11 @@ class Totals:
 
 
 def totals(model: nn.Module, size_px: int, channels: int = 3, *, name: str = "") -> Totals:
-    """The counts alone, with one pass where every layer runs in evaluation mode. Otherwise as `cost`."""
+    """The counts alone, with one pass where evaluation mode uses all parameters. Otherwise as `cost`."""
     with sizes.explained(model, name or type(model).__name__, size_px, channels):
-        uses, macs = _run(model, sizes.blank(model, size_px, channels), False, None)
-    heads = _heads(model, uses, _training_uses(model, uses, size_px, channels))
+        found = _run(model, sizes.blank(model, size_px, channels), of_modules=False)
     parameters = sum(weight.numel() for weight in model.parameters())
-    return Totals(parameters, parameters - sum(heads.values()), macs)
+    return Totals(parameters, parameters - _of_heads(found, _trained(model, found, size_px, channels)), found.macs)
 
 
 def cost(model: nn.Module, size_px: int, channels: int = 3, *, name: str = "") -> Cost:
@@ -107,45 +102,45 @@ def cost(model: nn.Module, size_px: int, channels: int = 3, *, name: str = "") -
     another one) is none. Of parameters that two layers share, the first has the line.
     Raises UserError when the network cannot take the input; the message names the smallest.
     """
-    name = name or type(model).__name__
-    found = receptive.fields(model, size_px, channels, name=name)
-    uses, macs, forward_bytes = _inference(model, sizes.blank(model, size_px, channels))
+    fields = receptive.fields(model, size_px, channels, name=name or type(model).__name__)
+    found, forward_bytes = _inference(model, sizes.blank(model, size_px, channels))
     try:
-        training_uses, macs_with_aux, training_bytes = _training(model, sizes.blank(model, size_px, channels, _BATCH))
+        trained, training_bytes = _training(model, sizes.blank(model, size_px, channels, _BATCH))
+        macs_with_aux: int | None = trained.macs
     except Exception:  # its heads want larger images
-        training_uses, macs_with_aux, training_bytes = _training_uses(model, uses, size_px, channels), None, None
-    in_inference = {use.name for use in uses}
+        trained, training_bytes, macs_with_aux = _trained(model, found, size_px, channels), None, None
+    in_inference = {use.name for use in found.uses}
+    lines = tuple(_lines(model, found.uses, [use for use in trained.uses if use.name not in in_inference], fields))
+    last_conv = receptive.last_conv(model, fields)
     parameters = sum(weight.numel() for weight in model.parameters())
     return Cost(
         size_px=size_px,
         channels=channels,
-        layers=tuple(_lines(model, uses, [use for use in training_uses if use.name not in in_inference], found)),
+        layers=lines,
         parameters=parameters,
-        parameters_without_aux=parameters - sum(_heads(model, uses, training_uses).values()),
-        macs=macs,
+        parameters_without_aux=parameters - _of_heads(found, trained),
+        macs=found.macs,
         macs_with_aux=macs_with_aux,
         weight_bytes=_size_bytes([*model.parameters(), *model.buffers()]),
         forward_bytes=forward_bytes,
         training_bytes=training_bytes,
+        last_conv=next((line for line in reversed(lines) if line.name == last_conv), None),
     )
 
 
-def _heads(model: nn.Module, uses: Iterable[_Use], training_uses: Iterable[_Use]) -> dict[int, int]:
-    """Sizes of the parameters, by identity, of modules that run in training mode only."""
-    of_trunk = {id(weight) for use in uses for weight in use.layer.parameters(recurse=False)}
-    of_all = {id(weight): weight.numel() for use in training_uses for weight in use.layer.parameters(recurse=False)}
-    return {place: size for place, size in of_all.items() if place not in of_trunk}
+def _of_heads(inference: _Pass, training: _Pass) -> int:
+    """How many parameters only the training mode uses."""
+    return sum(size for place, size in training.used.items() if place not in inference.used)
 
 
-def _training_uses(model: nn.Module, uses: Iterable[_Use], size_px: int, channels: int) -> tuple[_Use, ...]:
-    """What runs in training mode, where anything with parameters is left for it to run; at a size that training takes."""
-    used = {id(use.layer) for use in uses}
-    if all(id(layer) in used for layer in model.modules() if any(True for _ in layer.parameters(recurse=False))):
-        return ()
+def _trained(model: nn.Module, inference: _Pass, size_px: int, channels: int) -> _Pass:
+    """A pass in training mode at a size that training takes; an empty one where no parameters are left for it to use."""
+    if all(id(weight) in inference.used for weight in model.parameters()):
+        return _Pass(model, _BATCH)
     for side in (size_px, *(side for side in _TRAINING_SIDES if side > size_px)):
         with contextlib.suppress(Exception):  # a network of any origin fails with any error at a size that it cannot take
-            return _run(model, sizes.blank(model, side, channels, _BATCH), True, None)[0]
-    return ()
+            return _run(model, sizes.blank(model, side, channels, _BATCH), training=True)
+    return _Pass(model, _BATCH)
 
 
 # ---------------------------------------------------------------- passes
@@ -162,15 +157,51 @@ class _Use:
     output_bytes: int = 0
 
 
-def _inference(model: nn.Module, images: torch.Tensor) -> tuple[tuple[_Use, ...], int, int]:
-    """Uses, MACs, and the most bytes of live tensors at one time."""
+class _Pass:
+    """One pass on shapes, while it goes on. uses: calls of modules in the order in which they end. macs: of one image.
+
+    used: sizes of the parameters that its operations take, by identity.
+    """
+
+    def __init__(self, model: nn.Module, images: int) -> None:
+        self.uses: list[_Use] = []
+        self.macs = 0
+        self.used: dict[int, int] = {}
+        self._open: list[_Use] = []
+        self._images = images
+        self._sizes = {id(weight): weight.numel() for weight in model.parameters()}
+
+    def enter(self, name: str, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+        """As a tap before a module."""
+        self._open.append(_Use(name, layer))
+
+    def leave(self, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        """As a tap behind the module that was entered last."""
+        use = self._open.pop()
+        outputs = list(sizes.tensors(output))
+        use.output_bytes = _size_bytes(outputs) // self._images
+        use.shape = tuple(outputs[0].shape[1:]) if len(outputs) == 1 else None
+        self.uses.append(use)
+
+    def count(self, operation: Any, args: tuple[Any, ...], named: dict[str, Any], result: Any) -> None:
+        """After each operation."""
+        self.used |= {id(given): self._sizes[id(given)] for given in sizes.tensors((args, named)) if id(given) in self._sizes}
+        formula = flop_registry.get(operation.overloadpacket)
+        if formula is not None:
+            macs = formula(*args, **named, out_val=result) // (2 * self._images)
+            self.macs += macs
+            if self._open:
+                self._open[-1].macs += macs
+
+
+def _inference(model: nn.Module, images: torch.Tensor) -> tuple[_Pass, int]:
+    """The pass, and the most bytes of live tensors at one time."""
     live = _Live(images, [*model.parameters(), *model.buffers()])
-    uses, macs = _run(model, images, False, live.look)
-    return uses, macs, live.most
+    return _run(model, images, look=live.look), live.most
 
 
-def _training(model: nn.Module, images: torch.Tensor) -> tuple[tuple[_Use, ...], int, int]:
-    """Uses, MACs, and the bytes that autograd keeps for one image."""
+def _training(model: nn.Module, images: torch.Tensor) -> tuple[_Pass, int]:
+    """The pass, and the bytes that autograd keeps for one image."""
     weights = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
     kept: dict[int, Any] = {}  # the storages themselves, so that none is taken for another one
 
@@ -181,38 +212,31 @@ def _training(model: nn.Module, images: torch.Tensor) -> tuple[tuple[_Use, ...],
         return tensor.detach()
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        uses, macs = _run(model, images, True, None)
-    return uses, macs, sum(storage.nbytes() for storage in kept.values()) // len(images)
+        found = _run(model, images, training=True)
+    return found, sum(storage.nbytes() for storage in kept.values()) // len(images)
 
 
 def _run(
-    model: nn.Module, images: torch.Tensor, training: bool, look: Callable[[Any], None] | None
-) -> tuple[tuple[_Use, ...], int]:
-    """One pass on shapes. Returns the uses of modules in the order in which they end, and the MACs of one image."""
-    open_uses: list[_Use] = []
-    uses: list[_Use] = []
-
-    def enter(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        return lambda layer, inputs: open_uses.append(_Use(name, layer))
-
-    def leave(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        use = open_uses.pop()
-        tensors = list(_tensors(output))
-        use.output_bytes = _size_bytes(tensors) // len(images)
-        use.shape = tuple(tensors[0].shape[1:]) if len(tensors) == 1 else None
-        uses.append(use)
+    model: nn.Module,
+    images: torch.Tensor,
+    *,
+    training: bool = False,
+    of_modules: bool = True,
+    look: Callable[[Any], None] | None = None,
+) -> _Pass:
+    """One pass on shapes. of_modules: with the uses of each. look: is told of each result."""
+    found = _Pass(model, len(images))
 
     def count(operation: Any, args: tuple[Any, ...], named: dict[str, Any], result: Any) -> None:
-        formula = flop_registry.get(operation.overloadpacket)
-        if formula is not None:
-            open_uses[-1].macs += formula(*args, **named, out_val=result) // (2 * len(images))
+        found.count(operation, args, named, result)
         if look is not None:
             look(result)
 
-    names = [name for name, _ in model.named_modules()]
-    with taps(model, dict.fromkeys(names, leave), before={name: enter(name) for name in names}):
+    names = [name for name, _ in model.named_modules()] if of_modules else []
+    before = {name: functools.partial(found.enter, name) for name in names}
+    with taps(model, dict.fromkeys(names, found.leave), before):
         sizes.outline(model, images, training=training, look=count)
-    return tuple(uses), sum(use.macs for use in uses)
+    return found
 
 
 class _Live:
@@ -227,7 +251,7 @@ class _Live:
     def look(self, result: Any) -> None:
         """After an operation: its result is there, and its arguments are not gone yet."""
         self.alive = {place: held for place, held in self.alive.items() if not held[0].expired()}
-        for tensor in _tensors(result):
+        for tensor in sizes.tensors(result):
             storage = tensor.untyped_storage()
             if tensor.is_meta and storage._cdata not in self.weights:
                 self.alive[storage._cdata] = StorageWeakRef(storage), storage.nbytes()  # type: ignore[no-untyped-call]
@@ -257,17 +281,6 @@ def _lines(model: nn.Module, uses: Iterable[_Use], heads: Iterable[_Use], found:
                 field=None if is_head else found.get(use.name),
                 is_auxiliary=is_head,
             )
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from _tensors(part)
-    elif isinstance(value, (tuple, list)):
-        for part in value:
-            yield from _tensors(part)
 
 
 def _size_bytes(tensors: Iterable[torch.Tensor]) -> int:

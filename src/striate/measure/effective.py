@@ -66,7 +66,8 @@ class Effective:
         can = f"{self.theoretical.size_px} px" if not self.theoretical.is_whole else "the whole image"
         return (
             f"{self.layer}: the unit at {self.unit} can see {can}; {HELD:.1%} of its gradient lies in a square of "
-            f"{self.side_px} px (standard deviation {self.std_px[0]:.1f} x {self.std_px[1]:.1f} px), mean of {self.images} images"
+            f"{self.side_px} px (standard deviation {self.std_px[0]:.1f} x {self.std_px[1]:.1f} px), mean of {self.images} "
+            + ("photo" if self.images == 1 else "photos")
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -86,11 +87,13 @@ def effective(model: nn.Module, images: torch.Tensor, layer: str | None = None) 
     """The effective field of a layer's middle unit, by gradients in evaluation mode; the network is as before afterwards.
 
     images: [B, C, S, S] float32, normalised. layer: by name; None takes `receptive.last_conv`.
-    Raises UserError when `layer` names no layer with a grid, and when no gradient reaches the image.
+    Raises UserError when there is none, when `layer` names no layer with a grid, and when no gradient reaches the image.
     """
     size_px, channels = images.shape[-1], images.shape[1]
-    name = receptive.last_conv(model, size_px, channels) if layer is None else layer
     found = receptive.fields(model, size_px, channels)
+    name = receptive.last_conv(model, found) if layer is None else layer
+    if name is None:
+        raise UserError(f"{type(model).__name__}: it has no convolution that sees a part of the image only; name a layer.")
     if name not in found:
         raise UserError(f"'{name}' is no layer of this {type(model).__name__} that runs.{nearest(name, found)}")
     unit = (0, 0)

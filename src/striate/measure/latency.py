@@ -27,7 +27,6 @@ from striate.errors import ResourceError, UserError
 from striate.models import compiled as compiling
 
 Exact = Literal["fp32", "bf16", "fp16"]
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _TAKES = (21, 5)  # passes of each network and batch: as many as fit into the time, between these
 _SETTLING = 2
 
@@ -147,7 +146,7 @@ class _Autocast(nn.Module):
 
     def forward(self, images: torch.Tensor) -> object:
         """images: [B, C, H, W]. Returns what the network does."""
-        with torch.autocast(images.device.type, dtype=_AUTOCAST.get(self.exact), enabled=self.exact != "fp32"):
+        with machine.autocast(images.device, self.exact):
             return self.network(images)
 
 

@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from striate.errors import UserError
+from striate.measure.accuracies import PUBLISHED, Published
 from striate.measure.cost import Cost, Totals, cost, totals
-from striate.measure.published import PUBLISHED, Published
 from striate.measure.summary import Summary, summary
-from striate.models import catalog
+from striate.models import catalog, sizes
 from striate.run.folder import build_model, open_run
 from striate.view import View
 
@@ -32,7 +32,7 @@ class Subject:
     """A network to measure, not built yet.
 
     name: as it was asked for; network, options: as `catalog.build` takes them. folder, view: of a run. year: None where nobody
-    knows; published also where an option, another input or another number of classes makes it another network.
+    knows; published: None also where an option, another input or another number of classes makes it another network.
     build: makes it, on torch's current device.
     """
 
@@ -52,7 +52,7 @@ class Subject:
         """The network without numbers where its builder can do so, else with them."""
         with torch.random.fork_rng(devices=[]):
             try:
-                with torch.device("meta"):
+                with sizes.without_numbers():
                     return self.build()
             except UserError:  # a builder that computes with its tensors; a mistake of the user's fails again
                 return self.build()

@@ -238,7 +238,7 @@ class _Trace:
             self.depth_in_leaf -= 1
         else:
             self.leaf = None
-            self._end(leaf, next(_tensors(output), None))
+            self._end(leaf, next(sizes.tensors(output), None))
 
     def _end(self, leaf: _Leaf, output: torch.Tensor | None) -> None:
         """A leaf has run: one step, or nothing where it only handed on what it got."""
@@ -257,9 +257,9 @@ class _Trace:
     # ---- operations
 
     def __call__(self, operation: Any, args: tuple[Any, ...], named: dict[str, Any], result: Any) -> None:
-        given = list(_tensors((args, named)))
+        given = list(sizes.tensors((args, named)))
         takes = {number for tensor in given if (number := self.maker(tensor)) is not None}
-        made = list(_tensors(result))
+        made = list(sizes.tensors(result))
         if not takes or not made:
             return
         before = {tensor.untyped_storage()._cdata for tensor in given}
@@ -291,16 +291,6 @@ def _is_leaf(layer: nn.Module) -> bool:
     return not any(True for _ in layer.children()) or (
         home.startswith("torch.nn.modules.") and home != "torch.nn.modules.container"
     )
-
-
-def _tensors(values: Any) -> Iterator[torch.Tensor]:
-    if isinstance(values, torch.Tensor):
-        yield values
-    elif isinstance(values, dict):
-        yield from _tensors(list(values.values()))
-    elif isinstance(values, (tuple, list)):
-        for value in values:
-            yield from _tensors(value)
 
 
 # ---------------------------------------------------------------- words

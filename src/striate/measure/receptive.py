@@ -15,14 +15,13 @@ Source: Araujo, Norris, Sim 2019 (computing receptive fields), sections 2 and 3.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from striate.errors import UserError
 from striate.models import sizes
 from striate.taps import taps
 
@@ -95,22 +94,20 @@ def fields(model: nn.Module, size_px: int, channels: int = 3, *, name: str = "")
     return found
 
 
-def last_conv(model: nn.Module, size_px: int, channels: int = 3) -> str:
+def last_conv(model: nn.Module, found: Mapping[str, Field]) -> str | None:
     """Name of the convolution that sees most without seeing everything; of several with one field the last that runs.
 
-    That is the last one of the trunk: gates, and heads behind the global mean, see the whole image.
-    Raises UserError when the network has no such layer.
+    That is the last one of the trunk: gates, and heads behind the global mean, see the whole image. found: as `fields` gives it.
+    None where no convolution sees a part of the image only.
     """
     layers = dict(model.named_modules())
-    of_convolutions = {
+    sides = {
         name: field.size_px
-        for name, field in fields(model, size_px, channels).items()
-        if isinstance(layers[name], nn.Conv2d) and field.size_px is not None
+        for name, field in found.items()
+        if isinstance(layers[name], nn.modules.conv._ConvNd) and field.size_px is not None
     }
-    if not of_convolutions:
-        raise UserError(f"{type(model).__name__}: it has no convolution that sees a part of the image only; name a layer.")
-    most = max(of_convolutions.values())
-    return [name for name, size in of_convolutions.items() if size == most][-1]
+    most = max(sides.values(), default=0)
+    return next((name for name in reversed(sides) if sides[name] == most), None)
 
 
 # ---------------------------------------------------------------- one axis, one tensor
@@ -182,10 +179,10 @@ class _Follow:
         return None if kept is None else kept[1]
 
     def __call__(self, operation: Any, args: tuple[Any, ...], named: dict[str, Any], result: Any) -> None:
-        inputs = list(_tensors((args, named)))
+        inputs = list(sizes.tensors((args, named)))
         if not any(self.of(tensor) for tensor in inputs):
             return
-        outputs = list(_tensors(result))
+        outputs = list(sizes.tensors(result))
         for output in outputs:
             self.seen[id(output)] = output, self._result(operation, args, named, inputs, output)
 
@@ -365,6 +362,14 @@ def _chosen(grid: _Grid, tensor: torch.Tensor, output: torch.Tensor, values: _Va
     return None if gone in grid.axes else grid.moved([axis + (axis < gone) for axis in grid.axes])
 
 
+def _picked(grid: _Grid, tensor: torch.Tensor, output: torch.Tensor, values: _Values) -> _Grid | None:
+    """Entries of one dimension, in any order: channels that a table names."""
+    picks = [(axis, pick) for axis, pick in enumerate(values["indices"]) if pick is not None]
+    if len(picks) != 1 or picks[0][1].dim() != 1 or picks[0][1].dtype == torch.bool:
+        return None
+    return None if picks[0][0] - tensor.dim() in grid.axes else grid
+
+
 def _squeezed(grid: _Grid, tensor: torch.Tensor, output: torch.Tensor, values: _Values) -> _Grid | None:
     if tensor.dim() == output.dim():
         return grid
@@ -413,17 +418,6 @@ def _by_name(operation: Any, args: tuple[Any, ...], named: dict[str, Any]) -> _V
     return values
 
 
-def _tensors(values: Any) -> Iterator[torch.Tensor]:
-    if isinstance(values, torch.Tensor):
-        yield values
-    elif isinstance(values, dict):
-        for value in values.values():
-            yield from _tensors(value)
-    elif isinstance(values, (tuple, list)):
-        for value in values:
-            yield from _tensors(value)
-
-
 # Operations that torch does not mark as pointwise and that leave each place its own; the statistics of a norm over the
 # grid are left out.
 _ALONG = {
@@ -468,6 +462,7 @@ _RULES: dict[str, _Rule] = {
     "t": _permuted,
     "unsqueeze": _inserted,
     "squeeze": _squeezed,
+    "index": _picked,
     "select": _chosen,
     "unbind": _chosen,
     "glu": _split,

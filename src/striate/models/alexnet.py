@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from striate.errors import UserError
 from striate.models import init
-from striate.models.blocks import GridPool, LocalResponseNorm, at_least
+from striate.models.blocks import GridPool, LocalResponseNorm, at_least, check_share
 from striate.models.entry import Entry
 
 Activation = Literal["relu", "tanh"]
@@ -89,8 +89,7 @@ class AlexNet(nn.Sequential):
         layers.update(linear_layers(seen * 6 * 6, _HIDDEN * width // 96, num_classes, dropout, activation))
         super().__init__(layers)
         self.smallest_px = 64 if overlapping else 36
-        said = [f"norm {norm}", "" if overlapping else "2x2 pools", "" if activation == "relu" else activation]
-        self.variant = ", ".join(part for part in said if part)
+        self.variant = _variant(f"norm {norm}", overlapping, activation)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """input: [B, 3, H, W] normalised; 227 px and 224 px give the paper's grids. Returns logits [B, K]."""
@@ -111,6 +110,7 @@ class OneTower(nn.Module):
         super().__init__()
         check_share("dropout", dropout)
         self.smallest_px = 63 if overlapping else 35
+        self.variant = _variant("basic", overlapping, activation)
         self.features = nn.Sequential(
             nn.Conv2d(3, 64, 11, stride=4, padding=2),
             nonlinearity(activation),
@@ -144,6 +144,11 @@ class OneTower(nn.Module):
         return logits
 
 
+def _variant(first: str, overlapping: bool, activation: Activation) -> str:
+    """What tells networks apart that differ in layers without weights."""
+    return ", ".join([first, *([] if overlapping else ["2x2 pools"]), *([] if activation == "relu" else [activation])])
+
+
 def nonlinearity(activation: Activation) -> nn.Module:
     """The paper's, or the saturating one that it compares with (figure 1)."""
     return nn.ReLU(inplace=True) if activation == "relu" else nn.Tanh()
@@ -167,12 +172,6 @@ def linear_layers(
         features = hidden
     layers["fc8"] = nn.Linear(features, num_classes)
     return layers
-
-
-def check_share(option: str, share: float) -> None:
-    """Raises UserError when a share of dropped values is not 0 or more and below 1."""
-    if not 0 <= share < 1:
-        raise UserError(f"{option}: expected a share from 0 to below 1, found {share}.")
 
 
 def alexnet(

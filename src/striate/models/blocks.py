@@ -134,3 +134,9 @@ def at_least(images: torch.Tensor, smallest_px: int, network: str) -> None:
     height, width = images.shape[-2:]
     if min(height, width) < smallest_px:
         raise UserError(f"{network}: an input of {height}x{width} px is too small; the smallest is {smallest_px}x{smallest_px}.")
+
+
+def check_share(option: str, share: float) -> None:
+    """Raises UserError when a share of dropped values is not 0 or more and below 1."""
+    if not 0 <= share < 1:
+        raise UserError(f"{option}: expected a share from 0 to below 1, found {share}.")

@@ -18,9 +18,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from striate.errors import UserError
 from striate.models import init
-from striate.models.blocks import SqueezeExcite, at_least
+from striate.models.blocks import SqueezeExcite, at_least, check_share
 from striate.models.entry import Entry
 
 Table = Literal["caffe", "tf"]
@@ -112,8 +111,7 @@ class BNInception(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if not 0 <= dropout < 1:
-            raise UserError(f"dropout: expected a share of 0 or more and below 1, found {dropout}.")
+        check_share("dropout", dropout)
         self._eps = 1e-5 if table == "caffe" else 1e-3
         self._bias = bias
         if stem == "full":

@@ -13,9 +13,8 @@ from torch import nn
 from torch._dynamo.exc import BackendCompilerFailed
 from torch.nn import functional
 
+from striate import machine
 from striate.errors import ResourceError, UserError
-
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def for_inference(model: nn.Module, precision: Literal["fp32", "bf16", "fp16"]) -> nn.Module:
@@ -40,7 +39,7 @@ class _Compiled(nn.Module):
     In evaluation mode an image does not see the others of its batch; the rows of the filling are cut off.
     """
 
-    def __init__(self, model: nn.Module, precision: str) -> None:
+    def __init__(self, model: nn.Module, precision: Literal["fp32", "bf16", "fp16"]) -> None:
         super().__init__()
         # Public since torch 2.0: what TORCHINDUCTOR_FREEZING=1 sets for all, set for this network alone.
         self.network: Any = torch.compile(model, dynamic=False, options={"freezing": True})
@@ -56,9 +55,9 @@ class _Compiled(nn.Module):
         self.longest = max(self.longest, count)
         if self.returns_tensor:  # rows of other outputs (a dict, a tuple) are not known: those compile once more
             images = functional.pad(images, (0, 0, 0, 0, 0, 0, 0, self.longest - count))
-        cast = torch.autocast(images.device.type, dtype=_AUTOCAST.get(self.precision), enabled=self.precision in _AUTOCAST)
         try:
-            with torch.no_grad(), cast:  # weights are frozen only where no gradient can be asked for
+            # Weights are frozen only where no gradient can be asked for.
+            with torch.no_grad(), machine.autocast(images.device, self.precision):
                 output = self.network(images)
         except BackendCompilerFailed as error:
             reason = next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)

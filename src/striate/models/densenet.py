@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from striate.errors import UserError
 from striate.models import init
-from striate.models.blocks import at_least
+from striate.models.blocks import at_least, check_share
 from striate.models.entry import Entry
 
 
@@ -122,8 +122,7 @@ class DenseNet(nn.Module):
         super().__init__()
         if growth < 1:
             raise UserError(f"growth: expected 1 channel or more, found {growth}.")
-        if not 0 <= drop_rate < 1:
-            raise UserError(f"drop_rate: expected a share of 0 or more and below 1, found {drop_rate}.")
+        check_share("drop_rate", drop_rate)
         channels = 2 * growth
         self.features = nn.Sequential()
         self.features.conv0 = nn.Conv2d(3, channels, 7, 2, padding=3, bias=False)

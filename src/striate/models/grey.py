@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from striate.errors import UserError
+from striate.models.blocks import SqueezeExcite
 
 _WAY_OUT = "Give a network that takes one channel itself (with timm: --model.options.in_chans 1), or leave --data.colour rgb."
 
@@ -50,7 +51,11 @@ def are_one_channel(shapes: Mapping[str, Sequence[int]], model: nn.Module) -> bo
 
 
 def _takes_three(model: nn.Module) -> Iterator[tuple[str, nn.Conv2d]]:
-    """The convolutions that take three channels together, by name."""
+    """The convolutions that take three channels together, by name.
+
+    Not those of a gate: of 48 channels and r 16 its inner layer has three.
+    """
+    gates = {part for layer in model.modules() if isinstance(layer, SqueezeExcite) for part in layer.children()}
     for place, layer in model.named_modules():
-        if isinstance(layer, nn.Conv2d) and (layer.in_channels, layer.groups) == (3, 1):
+        if isinstance(layer, nn.Conv2d) and (layer.in_channels, layer.groups) == (3, 1) and layer not in gates:
             yield place, layer

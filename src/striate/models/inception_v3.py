@@ -12,9 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from striate.errors import UserError
 from striate.models import init
-from striate.models.blocks import ConvBNReLU, at_least
+from striate.models.blocks import ConvBNReLU, at_least, check_share
 from striate.models.entry import Entry
 
 _EPS = 1e-3
@@ -191,8 +190,8 @@ class InceptionV3(nn.Module):
 
     def __init__(self, num_classes: int, aux: bool, transform_input: bool, dropout: float) -> None:
         super().__init__()
-        if not 0 <= dropout < 1:
-            raise UserError(f"dropout: expected a share of 0 or more and below 1, found {dropout}.")
+        check_share("dropout", dropout)
+        self.variant = "transform-input" if transform_input else "plain"
         self.transform_input = transform_input
         if transform_input:  # from ImageNet's mean and deviation to 0.5 and 0.5; not in the state dict
             shift = [(mean - 0.5) / 0.5 for mean in (0.485, 0.456, 0.406)]

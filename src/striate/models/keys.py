@@ -114,9 +114,8 @@ FAMILIES = (
             (r"fc1000", "fc"),
         ),
         caffe_view(103, 116, 123),
-        "v1",
-        "Their mean image is taken as one colour. Caffe's first max-pool has no border where this network's has one of a pixel, "
-        "so expect a score a little below the published one.",
+        "v1, stem caffe",
+        "Their mean image is taken as one colour.",
     ),
     Family(
         "Caffe's, as of the SENets",

@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from striate.errors import UserError
 from striate.models import init
+from striate.models.blocks import check_share
 from striate.models.entry import Entry
 
 Padding = Literal["same", "valid"]
@@ -73,8 +74,7 @@ class KTH(nn.Sequential):
         draw: Callable[[nn.Module], None],
     ) -> None:
         side = _last_side(size_px, padding)
-        if not 0 <= dropout < 1:
-            raise UserError(f"dropout: expected a share from 0 to below 1, found {dropout}.")
+        check_share("dropout", dropout)
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         features = 3
         for number, (channels, kernels) in enumerate(_BLOCKS, start=1):

@@ -194,6 +194,8 @@ def _of_file(name: str, path: Path) -> Weights:
         return opened if opened.variant else _of_family(opened)
     if path.suffix not in foreign.SUFFIXES:
         raise UserError(f"{path}: expected a file with one of {', '.join(_SUFFIXES)}.")
+    if not path.is_file():  # a pipe would be waited for without end
+        raise UserError(f"{path}: a pipe or a device, not a file. Write what comes out of it into a file first.")
     digest = files.sha256_file(path)
     one = published.of_file(digest)
     if one is not None:

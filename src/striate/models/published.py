@@ -125,7 +125,7 @@ def of_file(digest: str) -> Published | None:
     """The set of torchvision (or one of Cadene's) whose file has this SHA-256, 64 hex digits; None where it is none of them."""
     if digest.startswith("9d633cc0"):  # in torchvision's names, and nothing in it says that it is Caffe's
         view = keys.caffe_view(102.9801, 115.9465, 122.7717)
-        return Published("Cadene's cafferesnet101", "resnet101-v1", view, classes.imagenet(), "v1", ())
+        return Published("Cadene's cafferesnet101", "resnet101-v1", view, classes.imagenet(), "v1, stem caffe", ())
     return next((_of_torchvision(one) for prefix, one in _by_prefix().items() if digest.startswith(prefix)), None)
 
 

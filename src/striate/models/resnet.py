@@ -3,7 +3,8 @@
 State-dict names are torchvision's, so its weight files load with no key map. Networks that have the same names and shapes of
 weights can still be different functions. Either of v1 (the paper, Caffe: a bottleneck strides in its first 1x1) and v1.5
 (fb.resnet.torch, torchvision: in its 3x3) loads the other's weights without an error and computes something else, and so do
-option A and a plain network. So each network carries its `variant`, which travels in the metadata of its weight files.
+option A and a plain network, and the stems "imagenet" and "caffe". So each network carries its `variant`, which travels in the
+metadata of its weight files.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from torchvision.ops import stochastic_depth as dropped
 
 from striate.errors import UserError
 from striate.models import init
+from striate.models.blocks import at_least
 from striate.models.entry import Entry
 
-Stem = Literal["imagenet", "small"]
+Stem = Literal["imagenet", "caffe", "small"]
 # How a block's input gets past it. A: unchanged, with zeros where channels are added; B: a projection where the shape changes,
 # else unchanged; C: always a projection. Source: sections 3.3 and 4.1 ("Identity vs. Projection Shortcuts").
 Option = Literal["A", "B", "C"]
@@ -146,6 +148,13 @@ def check_groups(inner: int, groups: int, width: int) -> None:
         raise UserError(f"width: {groups} groups need a multiple of {least} channels, found {width}.")
 
 
+# Behind the stem's convolution. Caffe's windows begin at the first pixel, torchvision's one before it; both halve an even side.
+_POOLS: dict[Stem, Callable[[], nn.Module]] = {
+    "imagenet": partial(nn.MaxPool2d, 3, 2, padding=1),
+    "caffe": partial(nn.MaxPool2d, 3, 2, ceil_mode=True),
+    "small": nn.Identity,
+}
+
 # From channels of the input, width of the stage and stride to a block.
 Block = Callable[[int, int, int], BasicBlock | Bottleneck | PlainBlock]
 
@@ -156,7 +165,7 @@ class ResNet(nn.Module):
     Every ReLU is a module of its own (torchvision shares one per block), so that a layer's name means one place.
     depths: blocks of each stage (`layer1`, …); each stage has twice the width of the one before, and half its side.
     variant: which networks understand each other's weights: "v1.5" and "v1" of bottlenecks, "basic" where the two are one,
-    "option-a", "plain".
+    "option-a", "plain"; with ", stem caffe" behind it where the stem's pool is Caffe's.
     stochastic_depth: in training, a block's residual is left out of an image with this probability at the last block,
     and with l / L of it at block l of L. One that stays is divided by the probability that it does, where the paper
     multiplies in evaluation; so evaluation knows nothing of it.
@@ -179,14 +188,15 @@ class ResNet(nn.Module):
             raise UserError(f"width: expected 1 channel or more, found {width}.")
         if not 0 <= stochastic_depth < 1:
             raise UserError(f"stochastic_depth: expected a probability of 0 or more and below 1, found {stochastic_depth}.")
-        self.variant = variant
-        if stem == "imagenet":
-            self.conv1 = nn.Conv2d(3, width, 7, 2, padding=3, bias=False)
-        else:
+        self.variant = f"{variant}, stem caffe" if stem == "caffe" else variant
+        self.smallest_px = 3 if stem == "caffe" else 1  # Caffe's pool needs 2 px, and the convolution before it halves
+        if stem == "small":
             self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
+        else:
+            self.conv1 = nn.Conv2d(3, width, 7, 2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, 2, padding=1) if stem == "imagenet" else nn.Identity()
+        self.maxpool = _POOLS[stem]()
         self.stages = tuple(f"layer{number}" for number in range(1, len(depths) + 1))
         channels = width
         for number, (name, depth) in enumerate(zip(self.stages, depths, strict=True)):
@@ -203,7 +213,8 @@ class ResNet(nn.Module):
             init.zero_gamma(self)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """images: [B, 3, H, W] normalised, of any size; the paper's is 224. Returns logits [B, K]."""
+        """images: [B, 3, H, W] normalised, of any size (3 px or more with Caffe's stem). Returns logits [B, K]."""
+        at_least(images, self.smallest_px, "ResNet")
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         for name in self.stages:
             x = self.get_submodule(name)(x)
@@ -221,7 +232,8 @@ def builder(block: Block, depths: Sequence[int], variant: str, about: str) -> Ca
         num_classes: int, stem: Stem = "imagenet", width: int = 64, zero_gamma: bool = False, stochastic_depth: float = 0.0
     ) -> ResNet:
         """
-        stem: "imagenet" is 7x7 stride 2 and max-pool; "small" is 3x3 stride 1 without pool, for images of 32 to 96 px.
+        stem: "imagenet" is 7x7 stride 2 and max-pool; "caffe" the same with the pool that the authors' released weights need,
+        rounded up and without padding; "small" is 3x3 stride 1 without pool, for images of 32 to 96 px.
         width: channels of the first stage; zero_gamma: the last batch norm of each block starts at 0.
         stochastic_depth: how often the last block is left out in training, 0..1, the earlier ones less often (see `ResNet`).
         """

@@ -2,8 +2,8 @@
 
 A gate for each channel after the last batch norm of a residual branch, before the sum (figure 3), or after the concatenation
 of an inception module (figure 2). As in the released Caffe models, SE-ResNet is built on ResNet v1 (stride in the first 1x1)
-and the others stride in the 3x3; the stem's pool rounds up and has no padding: it gives the sizes of torchvision's padded one
-and sees other pixels. Weights are named as timm's legacy_seresnet*, legacy_seresnext*_32x4d and legacy_senet154.
+and the others stride in the 3x3; the stem's pool rounds up and has no padding: at 224 px it gives the sizes of torchvision's
+padded one and sees other pixels. Weights are named as timm's legacy_seresnet*, legacy_seresnext*_32x4d and legacy_senet154.
 """
 
 from __future__ import annotations

@@ -34,18 +34,33 @@ class _WithoutNumbers(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        named = kwargs or {}
-        found: list[torch.Tensor] = []
-        tree_map_only(torch.Tensor, found.append, (args, named))
-        if any(tensor.is_meta for tensor in found) or (found and operation._schema.is_mutable):
+        plain, named = args, kwargs or {}
+        have_numbers = [not tensor.is_meta for tensor in tensors((args, named))]
+        if any(have_numbers) and (not all(have_numbers) or operation._schema.is_mutable):
             plain, named = tree_map_only(torch.Tensor, _shape_of, (args, named))
-        else:
-            plain = args
         carried_out = _batch_norm if operation is torch.ops.aten.native_batch_norm.default else operation
         result = carried_out(*plain, **named)
         if self.look is not None:
             self.look(operation, args, kwargs or {}, result)
         return result
+
+
+class _Unfilled(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Leaves tensors without numbers as they are where they would be filled at random, over which torch takes long."""
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if torch.Tag.nondeterministic_seeded in operation.tags and operation._schema.is_mutable and args[0].is_meta:
+            return args[0]
+        return operation(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def without_numbers() -> Iterator[None]:
+    """What is built within the block has shapes and no numbers."""
+    with torch.device("meta"), _Unfilled():  # type: ignore[no-untyped-call]
+        yield
 
 
 def _shape_of(tensor: torch.Tensor) -> torch.Tensor:
@@ -58,6 +73,17 @@ def _batch_norm(images: torch.Tensor, *others: Any) -> tuple[torch.Tensor, torch
     """The shapes that batch norm returns. Torch finds them with a dozen operations, two thirds of a whole pass."""
     statistics = images.shape[1] if others[4] else 0  # in training mode, those of the batch
     return torch.empty_like(images), images.new_empty(statistics), images.new_empty(statistics)
+
+
+def tensors(values: Any) -> Iterator[torch.Tensor]:
+    """Every tensor among values: what an operation takes or gives, what a network returns."""
+    if isinstance(values, torch.Tensor):
+        yield values
+    elif isinstance(values, (tuple, list)):
+        for value in values:
+            yield from tensors(value)
+    elif isinstance(values, dict):
+        yield from tensors(list(values.values()))
 
 
 @contextlib.contextmanager

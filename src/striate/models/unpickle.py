@@ -96,6 +96,9 @@ def _open(source: Path) -> object:
                 "holds a program (TorchScript or torch.export), which is run to be read. Save the tensors where it is trusted: "
                 "torch.save(model.state_dict(), FILE)"
             )
+    with source.open("rb") as file:
+        if file.read(64).lstrip().startswith(b"<"):
+            raise Refused("is a web page, not weights: what a server answered instead of the file. Fetch it again")
     try:
         return torch.load(source, weights_only=True, map_location="cpu")
     except Refused:
@@ -110,9 +113,11 @@ def _open(source: Path) -> object:
                 f"holds more than tensors: opening it would run {found[1]}. Nothing was run. If it is a whole pickled network of "
                 "yours, save its tensors where you made it: torch.save(model.state_dict(), FILE)"
             ) from error
-        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        inner = re.search(r"WeightsUnpickler error:\s*(\S.*)", str(error))
+        first = inner[1] if inner else str(error).strip().partition("\n")[0].partition(". ")[0]
         raise Refused(
-            f"cannot be read: cut short, damaged, or no weight file of PyTorch ({type(error).__name__}: {first[:200]})"
+            f"cannot be read: cut short, damaged, or no weight file of PyTorch ({type(error).__name__}: {first[:200]}). Fetch or "
+            "save it again"
         ) from error
 
 

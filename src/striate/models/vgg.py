@@ -14,9 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from striate.errors import UserError
 from striate.models import init
-from striate.models.blocks import GridPool, LocalResponseNorm, at_least
+from striate.models.blocks import GridPool, LocalResponseNorm, at_least, check_share
 from striate.models.entry import Entry
 
 _WIDTHS = (64, 128, 256, 512, 512)
@@ -42,7 +41,6 @@ class VGG(nn.Module):
     constant function. Glorot's weights, which the paper's authors found to work as well, lie between (logits 0.03 and 0.002)
     and start all of them: `init="glorot"`, recipe vgg-2014.
     With batch_norm the start is torchvision's: He's by outputs for convolutions, a deviation of 0.01 for linear layers.
-    Raises UserError when dropout is not in 0..1.
     """
 
     smallest_px = 32
@@ -56,9 +54,8 @@ class VGG(nn.Module):
         batch_norm: bool = False,
     ) -> None:
         super().__init__()
-        if not 0 <= dropout <= 1:
-            raise UserError(f"dropout: expected a share from 0 to 1, found {dropout}.")
-        self.variant = "lrn" if lrn else "plain"
+        check_share("dropout", dropout)
+        self.variant = "lrn" if lrn else "basic"
         self.features = _features(stages, lrn, batch_norm)
         self.avgpool = GridPool(7)
         self.classifier = nn.Sequential(

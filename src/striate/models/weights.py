@@ -38,7 +38,7 @@ def put(model: nn.Module, tensors: Mapping[str, torch.Tensor], where: str, varia
     if wanted and variant and wanted != variant:
         raise CheckpointError(
             f"{where}: these weights are of variant '{variant}', the network is '{wanted}'. They have the same names and shapes "
-            f"and give other results; choose the network of the weights."
+            f"and give other results; choose the network of the weights, or the option that makes it theirs."
         )
     expected = {plain(name): tensor for name, tensor in model.state_dict().items()}
     found: dict[str, torch.Tensor] = {}

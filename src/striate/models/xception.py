@@ -11,7 +11,7 @@ from torch import nn
 
 from striate.errors import UserError
 from striate.models import init
-from striate.models.blocks import at_least
+from striate.models.blocks import at_least, check_share
 from striate.models.entry import Entry
 
 
@@ -75,8 +75,7 @@ class Xception(nn.Module):
         super().__init__()
         if width < 1:
             raise UserError(f"width: expected 1 channel or more, found {width}.")
-        if not 0 <= dropout < 1:
-            raise UserError(f"dropout: expected a share of 0 or more and below 1, found {dropout}.")
+        check_share("dropout", dropout)
         self.conv1 = nn.Conv2d(3, 32, 3, 2, bias=False)
         self.bn1 = nn.BatchNorm2d(32)
         self.act1 = nn.ReLU(inplace=True)

@@ -25,7 +25,7 @@ from striate.measure.latency import Timing
 from striate.measure.listing import Measured
 from striate.report import templates
 from striate.report.charts import plain, ticks
-from striate.report.letters import font, width
+from striate.report.letters import font, width, wrapped
 
 _LEFT, _TOP, _BELOW = 62, 52, 52  # room around a panel for its axes, in user units
 _MANY = 20  # networks; more of them get smaller circles and a higher panel
@@ -180,7 +180,7 @@ def lay_out(shown: Sequence[Point], machine: str) -> Drawn:
     marks += _sizes(most, radius, y)
     y += 2 * greatest + 26
     for line in _foot(shown, drawn, usual, data, machine if timed else ""):
-        for part in _wrapped(line, wide - 32):
+        for part in wrapped(line, 12, wide - 32):
             marks.append(Mark("text", "muted", 16, y, 12, part))
             y += 17
     ends = ", ".join(f"{point.name} {100 * (point.top1 or 0):.1f} % with {_count(point.macs)} MACs" for point in drawn)
@@ -348,18 +348,6 @@ def _foot(shown: Sequence[Point], drawn: Sequence[Point], usual: str, data: str,
 
 def _names(some: Iterable[Point]) -> str:
     return ", ".join(point.name for point in some)
-
-
-def _wrapped(text: str, wide: float) -> list[str]:
-    """The words in lines of at most that width."""
-    lines: list[str] = []
-    for word in text.split():
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and width(longer, 12) <= wide:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines
 
 
 # ---------------------------------------------------------------- as pixels

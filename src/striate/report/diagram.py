@@ -158,7 +158,7 @@ def _worth(columns: Sequence[Sequence[int]], items: Sequence[Item], stops: Seque
     scale = _scale(_extent(columns, stops))
     legible = min(scale, 1.0) + 0.3 * max(scale - 1.0, 0.0)
     ends = [(items[before[-1]], items[after[0]]) for before, after in itertools.pairwise(columns)]
-    torn = sum(isinstance(a, Block) and isinstance(b, Block) and _grid(a) == _grid(b) for a, b in ends)
+    torn = sum(_grid(a) == _grid(b) and not _is_pool(a) for a, b in ends)
     alone = sum(len(column) == 1 and isinstance(items[column[0]], Layer) for column in columns)
     heights = [sum(stops[i].height for i in column) for column in columns]
     return round(legible - 0.03 * torn - 0.05 * alone, 2), min(heights) - max(heights)

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from striate import files
 from striate.errors import UserError
 from striate.measure.effective import HELD, Looked
-from striate.report.letters import font, width
+from striate.report.letters import font, wrapped
 
 _SIDE, _GAP, _MARGIN, _LINE = 420, 22, 24, 19  # pixels; a photo is enlarged to about _SIDE
 _ABREAST = 3
@@ -45,7 +45,7 @@ def drawn(name: str, looked: Sequence[Looked]) -> Image.Image:
     columns = min(_ABREAST, len(panels))
     rows = -(-len(panels) // columns)
     wide = max(columns * panels[0].width + (columns - 1) * _GAP, 520)
-    lines = [line for one in _notes(looked) for line in _wrapped(one, wide)]
+    lines = [line for one in _notes(looked) for line in wrapped(one, 14, wide)]
     cell = panels[0].height + 2 * _LINE + 14
     high = 46 + rows * (cell + _GAP) + _LINE * len(lines)
     picture = Image.new("RGB", (wide + 2 * _MARGIN, high + 2 * _MARGIN), _PAPER)
@@ -127,14 +127,3 @@ def _is_beyond(looked: Looked) -> bool:
     window = looked.field.theoretical.window(*looked.field.unit)
     side = looked.field.map_SS.shape[0]
     return window is not None and (min(window[:2]) < 0 or max(window[2:]) > side)
-
-
-def _wrapped(text: str, wide: float) -> list[str]:
-    lines: list[str] = []
-    for word in text.split():
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and width(longer, 14) <= wide:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines

@@ -19,3 +19,15 @@ def font(size_px: int, is_bold: bool = False) -> ImageFont.FreeTypeFont:
 def width(text: str, size_px: int, is_bold: bool = False) -> float:
     """Width of a text in this font, which is wider than those that a browser takes: so nothing grows out of its place."""
     return round(font(size_px, is_bold).getlength(text), 1)
+
+
+def wrapped(text: str, size_px: int, wide: float) -> list[str]:
+    """The words in lines of at most that width."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and width(longer, size_px) <= wide:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines

@@ -107,7 +107,7 @@ def _begin_or_resume(recipe: Recipe, run: Run, splits: Splits, device: torch.dev
     stamp = ranks.share(None if found is None else [found.step, _stamp(found.path)])
     with ranks.together():
         model = _fresh_network(recipe, run)
-        sizes.check_input(model, recipe.model.name, run.view.size_px, run.view.channels)
+        sizes.check_input(model, recipe.model.name, run.view.size_px, run.view.channels, training=True)
     source = _weights(recipe, ranks) if stamp is None else None
     with ranks.together():
         if source is not None:

@@ -15,7 +15,7 @@ from striate.data.augment.draw import Augmentation
 from striate.data.batched import apply as batched
 from striate.data.loader import Batch
 from striate.data.order import bounds
-from striate.machine import reseed_torch
+from striate.machine import autocast, reseed_torch
 from striate.ranks import Ranks
 from striate.taps import Tap, taps
 from striate.train import filters, optim
@@ -23,8 +23,6 @@ from striate.train import loss as losses_of
 from striate.train.buckets import Buckets
 from striate.train.vitals import DeadUnits, Vitals
 from striate.view import View
-
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -262,7 +260,7 @@ class Step:
             )
 
     def _losses(self, micro: _Micro) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        with torch.autocast(self._device.type, DTYPES[self._precision], enabled=self._precision != "fp32"):
+        with autocast(self._device, self._precision):
             outputs = losses_of.heads(self._forward(micro.pixels))
         return outputs, losses_of.per_head(
             outputs,
@@ -306,7 +304,7 @@ class Step:
         with taps(self.model, {} if self._compiled else leaves):
             for number, micro in self._micro_batches(batch, step):
                 reseed_torch(self._seed, step, number)
-                with torch.autocast(self._device.type, DTYPES[self._precision], enabled=self._precision != "fp32"):
+                with autocast(self._device, self._precision):
                     logits = losses_of.heads(self._forward(micro.pixels))["main"].float()
                 each = torch.nn.functional.cross_entropy(logits, micro.labels, reduction="none")
                 keys += [batch.keys[place + int(row)] for row in (~torch.isfinite(each)).nonzero()[:, 0]]

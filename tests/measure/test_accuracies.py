@@ -3,7 +3,7 @@
 import pytest
 import torchvision.models
 
-from striate.measure.published import PUBLISHED
+from striate.measure.accuracies import PUBLISHED
 from striate.models import catalog
 from striate.models.published import TORCHVISION
 
