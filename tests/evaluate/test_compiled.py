@@ -54,9 +54,9 @@ def _compiled(monkeypatch, tmp_path: Path) -> list[tuple[nn.Module, str]]:
 
 
 def test_the_network_is_compiled_for_the_precision_and_the_protocol_says_so(photos, compiled):
-    plain, _ = opened.evaluate("any", photos, weights="file")
+    plain, _ = opened.evaluate("resnet18", photos, weights="file")
     assert (plain["precision"], compiled) == ("fp32", [])
-    summary, _ = opened.evaluate("any", photos, weights="file", compiled=True, precision="bf16")
+    summary, _ = opened.evaluate("resnet18", photos, weights="file", compiled=True, precision="bf16")
     assert [(type(model), precision) for model, precision in compiled] == [(Colourist, "bf16")]
     assert summary["precision"] == "bf16, compiled"
     assert summary["protocol"].endswith("bf16, compiled")
@@ -64,6 +64,6 @@ def test_the_network_is_compiled_for_the_precision_and_the_protocol_says_so(phot
 
 
 def test_it_is_an_option_of_the_command(photos, compiled, capsys):
-    assert cli.run(["evaluate", "any", "--weights", "file", "--data", str(photos), "--compile"]) == 0
+    assert cli.run(["evaluate", "resnet18", "--weights", "file", "--data", str(photos), "--compile"]) == 0
     assert "fp32, compiled" in capsys.readouterr().out
     assert len(compiled) == 1

@@ -259,6 +259,15 @@ def test_e8_silent_on_a_network_that_knows_a_few_favourite_classes() -> None:
         assert metrics.better_permutation(confusion) is None, seed
 
 
+def test_e8_silent_on_an_untrained_network_that_says_the_same_of_images_that_look_alike() -> None:
+    numbers = np.random.default_rng(4)
+    labels = np.arange(200 * 25) % 200
+    favourite = numbers.integers(0, 200, 200)[labels]  # three in a hundred images of a class get the same other name
+    said = np.where(numbers.random(labels.size) < 0.03, favourite, numbers.integers(0, 200, labels.size))
+    confusion = np.bincount(labels * 200 + said, minlength=40_000).reshape(200, 200)
+    assert metrics.better_permutation(confusion) is None
+
+
 def test_e8_silent_when_a_rare_class_is_the_favourite() -> None:
     confusion = counted(10, 100, 0.8, seed=0)
     confusion[3], confusion[4] = 0, 0

@@ -116,6 +116,17 @@ def test_a_file_of_another_class_count_has_the_classes_of_the_data_in_order(phot
     assert summary["classes"] == 3 and summary["view"]["size_px"] == 32 and summary["view"]["resize_px"] == 37
 
 
+def test_an_input_that_is_too_small_is_refused_by_its_option(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    safetensors.torch.save_file(catalog.build("all-cnn-a", 3, {}).state_dict(), tmp_path / "a.safetensors")
+    command = ["evaluate", "all-cnn-a", "--weights", str(tmp_path / "a.safetensors"), "--data", str(photos), "--device", "cpu"]
+    assert cli.run([*command, "--img-size", "5"]) == 2
+    assert "all-cnn-a: an input of 5x5 px is too small; the smallest is 9x9. Use --img-size 9 or more." in capsys.readouterr().err
+    assert cli.run([*command, "--img-size", "0"]) == 2
+    assert "--img-size 0: expected 1 px or more." in capsys.readouterr().err
+
+
 def test_weights_of_caffe_are_shown_blue_first(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole way: Caffe's names, its view, and what enters the first layer."""
     shapes = {"conv1/7x7_s2.weight": (8, 3, 7, 7)}

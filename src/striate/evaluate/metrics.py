@@ -210,7 +210,8 @@ def better_permutation(confusion_KK: np.ndarray) -> Permutation | None:
     One half of the counts chooses a renaming (largest cells first), the other half judges it, so that a weak
     network, whose largest cells are chance, stays silent. Reported when over the renamed classes the judging half has
     at least twice as many hits as now, by images and by the mean over classes (a rare class that is often said is no
-    permutation), and four standard deviations more than chance explains.
+    permutation), four standard deviations more than chance explains, and a twentieth of the images: an untrained network
+    says much the same of images that look alike, which is more than chance and no numbering.
     """
     chosen_by, judged_by = _halves(confusion_KK)
     said_for = _assign(chosen_by)
@@ -220,7 +221,7 @@ def better_permutation(confusion_KK: np.ndarray) -> Permutation | None:
     now, renamed = int(now_M.sum()), int(renamed_M.sum())
     images_M = np.maximum(judged_by[moved].sum(axis=1), 1)
     doubled = renamed >= 2 * now and (renamed_M / images_M).sum() >= 2 * (now_M / images_M).sum()
-    if not doubled or renamed - now <= 4 * math.sqrt(renamed + now):
+    if not doubled or renamed - now <= 4 * math.sqrt(renamed + now) or renamed < 0.05 * judged_by[moved].sum():
         return None
     total = int(judged_by.sum())
     top1 = int(judged_by[number_K, number_K].sum()) / total

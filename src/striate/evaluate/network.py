@@ -11,7 +11,7 @@ import torch
 from striate.classes import Classes, imagenet
 from striate.errors import UserError
 from striate.files import sha256_file
-from striate.models import catalog, pretrained
+from striate.models import catalog, pretrained, sizes
 from striate.models.grey import are_one_channel, one_channel
 from striate.run.folder import Run
 from striate.view import IMAGENET_GREY_MEAN, IMAGENET_GREY_STD, IMAGENET_MEAN, IMAGENET_STD, View
@@ -61,6 +61,8 @@ def from_weights(name: str, weights: str, data: Classes | None, size_px: int | N
             f"{weights}: belongs to a run, which knows its classes and its preprocessing. Give the run: "
             f"striate evaluate {run} --data DATA (--checkpoint best, last or step-N)"
         )
+    if size_px is not None and size_px < 1:
+        raise UserError(f"--img-size {size_px}: expected 1 px or more.")
     opened = pretrained.read(name, weights)
     view = opened.view or _usual_view(catalog.NETWORKS[name].size_px if name in catalog.NETWORKS else 224)
     view = view if size_px is None else view.for_size(size_px)
@@ -71,6 +73,7 @@ def from_weights(name: str, weights: str, data: Classes | None, size_px: int | N
         model = one_channel(model, name)
         view = replace(view, mean=IMAGENET_GREY_MEAN, std=IMAGENET_GREY_STD, colour="grey")
     loaded = pretrained.put_into(model, name, opened, fresh_head=False, options=options)
+    sizes.check_input(model.eval(), name, view.size_px, view.channels)
     said = loaded.where if pretrained.is_published(weights) else Path(weights).name
     return Network(model.eval(), classes, view, "raw", loaded.digest, home, said, (*loaded.notes, *notes))
 

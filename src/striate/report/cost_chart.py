@@ -171,7 +171,7 @@ def lay_out(shown: Sequence[Point], machine: str) -> Drawn:
     size = panel, high
     marks = _panel(0, size, drawn, lambda point: (point.macs,) * 3, "MACs of one image", _count, radius, colours, usual, data)
     if timed:
-        latency = "latency of one image, ms (median; line: least to most)"
+        latency = "latency of one image, ms (median; line: least to most, cut at the edges)"
         marks += _panel(
             panel, size, timed, lambda point: point.latency_s or (0.0,) * 3, latency, _ms, radius, colours, usual, data
         )
