@@ -15,7 +15,7 @@ def alexnet_2012() -> Recipe:
     evaluations (one each epoch) without a better top-1; and the end comes after 90 epochs ("roughly 90 cycles"), however
     often the rate was divided (three times in the paper).
     Published: 40.7 % top-1 and 18.2 % top-5 error with ten crops on ILSVRC-2012 (section 6, one network).
-    `striate train ILSVRC --recipe alexnet-2012`, then `striate evaluate RUN --views 10crop`.
+    `striate train ILSVRC --recipe alexnet-2012`.
     As published, not run here at full length.
     """
     return change(

@@ -15,7 +15,7 @@ def zfnet_2013() -> Recipe:
     Not the paper's: it trains on ten fixed crops of the central 256 x 256, corners and centre and their mirror images, where
     the crop here is random; and its mean is an image, here one colour.
     Published: 38.4 % top-1 and 16.5 % top-5 error with ten crops (table 2, one network).
-    `striate train ILSVRC --recipe zfnet-2013`, then `striate evaluate RUN --views 10crop`.
+    `striate train ILSVRC --recipe zfnet-2013`.
     As published, not run here at full length.
     """
     return change(
