@@ -224,6 +224,29 @@ def test_receptive_field_of_the_last_convolution(row):
     assert max(size for size in sizes if size is not None) == row.field_px
 
 
+# The field behind the last max-pool, where the sources print it: (name, input side, pixels).
+POOLED = [
+    ("alexnet", 227, 195),
+    ("caffenet", 227, 195),
+    ("alexnet-one-tower", 224, 195),
+    ("zfnet", 224, 171),
+    ("zfnet-b", 224, 171),
+    ("vgg-a", 224, 150),
+    ("vgg-b", 224, 156),
+    ("vgg-c", 224, 156),
+    ("vgg16", 224, 212),
+    ("vgg19", 224, 268),
+    ("kth-d", 64, 28),
+]
+
+
+@pytest.mark.parametrize(("name", "size_px", "field_px"), POOLED)
+def test_receptive_field_of_the_last_pool(name, size_px, field_px):
+    model = meta(name, 1000, {})
+    pools = [name for name, layer in model.named_modules() if isinstance(layer, nn.MaxPool2d)]
+    assert fields(model, size_px)[pools[-1]].size_px == field_px
+
+
 @pytest.mark.parametrize(("name", "options", "size_px", "classes", "unit", "printed"), ROUNDED)
 def test_macs_as_the_sources_round_them(name, options, size_px, classes, unit, printed):
     digits = len(str(printed).partition(".")[2])

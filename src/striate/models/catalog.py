@@ -115,7 +115,7 @@ def _find(name: str) -> tuple[Builder, dict[str, object]]:
     if slash and library == "timm":
         return _from_timm(network)
     raise UserError(
-        f"'{name}' is no network.{nearest(name, NETWORKS)} There are {', '.join(NETWORKS)}; "
+        f"'{name}' is no network.{nearest(name, NETWORKS)} `striate measure` lists our {len(NETWORKS)}; "
         f"torchvision/NAME, timm/NAME, and package.module:function for one of yours."
     )
 
