@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -160,7 +161,7 @@ def _timed(runners: list[_Runner], where: torch.device, batch: int, limit_s: flo
     for runner in runners:
         for _ in range(_SETTLING):  # kernels are chosen, memory is taken, compiled networks are compiled
             _pass_s(runner, where)
-        runner.peak_bytes = _peak_bytes(lambda runner=runner: _pass_s(runner, where), where)  # type: ignore[misc]
+        runner.peak_bytes = _peak_bytes(partial(_pass_s, runner, where), where)
     began = time.perf_counter()
     for turn in range(most):
         if turn >= least and time.perf_counter() - began > limit_s:

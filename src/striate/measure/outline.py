@@ -489,6 +489,7 @@ def _with_repeats(
 
 def _repeated(units: Sequence[_Unit], pieces: Sequence[tuple[Item, ...]]) -> Block:
     """One block for several: what the first looks like, the output of the last."""
+    # Only modules are repeated (`is_module` above), so each unit that gets a frame is a call.
     blocks = [
         piece[0] if len(piece) == 1 and isinstance(piece[0], Block) else _framed(unit, piece)  # type: ignore[arg-type]
         for unit, piece in zip(units, pieces, strict=True)
