@@ -160,6 +160,13 @@ def _why_unreadable(error: OSError) -> str:
 # ---------------------------------------------------------------- recognising
 
 
+def sides(content: bytes | Pixels) -> tuple[int, int]:
+    """Width and height of what a store holds, decoding nothing. Raises BadImage."""
+    if isinstance(content, np.ndarray):
+        return content.shape[1], content.shape[0]
+    return header(content)[:2]
+
+
 def header(data: bytes) -> Header:
     """Width, height and format as the first bytes say, decoding nothing. Raises BadImage for anything but the allowlist.
 
@@ -321,8 +328,10 @@ def _why_unknown(data: bytes) -> str:
     return "not an image of a supported format (JPEG, PNG, WebP, GIF, BMP)"
 
 
-def has_wrong_extension(name: str | PurePath, data: bytes) -> bool:
+def has_wrong_extension(name: str | PurePath, data: bytes | Pixels) -> bool:
     """Whether the file's name promises another format of the allowlist, or none, while the content is an image."""
+    if isinstance(data, np.ndarray):
+        return False
     try:
         found = header(data).format
     except BadImage:
@@ -340,6 +349,11 @@ def load(path: Path | str, exif: bool, max_pixels: int = MAX_PIXELS, seen: Count
     if seen is not None and has_wrong_extension(path, data):
         seen["wrong extension"] += 1
     return image_HW3
+
+
+def pixels(content: bytes | Pixels, exif: bool, seen: Counter[str] | None = None) -> Pixels:
+    """The pixels of what a store holds: stored ones as they are, else `decode`. Raises BadImage."""
+    return content if isinstance(content, np.ndarray) else decode(content, exif, seen=seen)
 
 
 def decode(data: bytes, exif: bool, max_pixels: int = MAX_PIXELS, seen: Counter[str] | None = None) -> Pixels:

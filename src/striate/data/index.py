@@ -15,12 +15,14 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Protocol, overload
 
 import numpy as np
 
 from striate import files
 from striate.classes import Classes, listed
+from striate.data import decode
+from striate.data.decode import Pixels
 from striate.errors import CheckpointError, expect
 
 UNLABELLED = -1
@@ -138,12 +140,27 @@ class Boxes:
         return Boxes(rows, self.xyxy[places])
 
 
+class Store(Protocol):
+    """Where the images of a set lie that are not one file each: a pack, an archive, a table, a file of raw pixels.
+
+    It travels to worker processes by pickling and is read by many threads, so it opens its files when it needs them.
+    A place is the number of an image within the store.
+    """
+
+    def read(self, place: int) -> bytes | Pixels:
+        """The bytes of an image file, for `decode`; or its pixels, uint8 [H, W, 3], where those are stored. Raises BadImage."""
+
+    def where(self, place: int) -> str:
+        """Where the image lies, for messages: the file, and what within it."""
+
+
 @dataclass(frozen=True, eq=False)
 class Index:
     """The images of one split.
 
     root: the folder that keys are relative to. labels: [N] int32, an index into `classes`, or -1 where an
     image has no label. sizes_bytes, mtimes_ns: [N] int64. notes: what was left out or is odd, for people.
+    store, places: None where each image is the file root/key; else what holds them, and each one's place there, [N] int64.
     """
 
     root: Path
@@ -156,18 +173,32 @@ class Index:
     sizes_bytes: np.ndarray
     mtimes_ns: np.ndarray
     notes: tuple[str, ...] = ()
+    store: Store | None = None
+    places: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         count = len(self.keys)
-        for name in ("labels", "sizes_bytes", "mtimes_ns"):
+        for name in ("labels", "sizes_bytes", "mtimes_ns", *(["places"] if self.store is not None else [])):
             expect(getattr(self, name), f"{count}", f"Index.{name}")
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def path(self, i: int) -> Path:
-        """Where image i lies."""
+        """The file of image i, where each image is one."""
         return self.root / self.keys[i]
+
+    def content(self, i: int) -> bytes | Pixels:
+        """What is stored of image i: the bytes of a file, or pixels, uint8 [H, W, 3]. Raises BadImage."""
+        if self.store is None or self.places is None:
+            return decode.read(self.root / self.keys[i])
+        return self.store.read(int(self.places[i]))
+
+    def where(self, i: int) -> str:
+        """Where image i lies, for messages: its file, or the store and the place in it."""
+        if self.store is None or self.places is None:
+            return str(self.root / self.keys[i])
+        return self.store.where(int(self.places[i]))
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -191,6 +222,7 @@ class Index:
             boxes=None if self.boxes is None else self.boxes.select(rows_M),
             sizes_bytes=self.sizes_bytes[rows_M],
             mtimes_ns=self.mtimes_ns[rows_M],
+            places=None if self.places is None else self.places[rows_M],
         )
 
     def counts(self) -> np.ndarray:

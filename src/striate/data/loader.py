@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from striate import machine
-from striate.data import decode, views
+from striate.data import views
 from striate.data.augment import apply, draw, geometry
 from striate.data.augment.draw import Augmentation, Drawn
 from striate.data.batched.plan import Plan, planned
@@ -97,7 +97,7 @@ class Streaming:
 
     def image(self, i: int) -> Pixels:
         """Image i: uint8 [H, W, 3]. Raises BadImage."""
-        return prepared(decode.read(self.index.path(i)), self.prepare)
+        return prepared(self.index.content(i), self.prepare)
 
 
 Source = Streaming | Resident

@@ -57,9 +57,9 @@ class Prepare:
         return dataclasses.asdict(self)
 
 
-def prepared(data: bytes, prepare: Prepare | View, seen: Counter[str] | None = None) -> Pixels:
-    """The stored pixels of one file: decoded, then shrunk or viewed. Raises BadImage."""
-    image_HW3 = decode.decode(data, prepare.exif, seen=seen)
+def prepared(content: bytes | Pixels, prepare: Prepare | View, seen: Counter[str] | None = None) -> Pixels:
+    """The stored pixels of one image: decoded, then shrunk or viewed. Raises BadImage."""
+    image_HW3 = decode.pixels(content, prepare.exif, seen)
     if isinstance(prepare, View):
         return views.apply(image_HW3, prepare)
     return views.shrink(image_HW3, prepare.shrink_px)
@@ -138,10 +138,10 @@ def estimate_bytes(index: Index, prepare: Prepare | View, timeout_s: float = 120
     def work(row: int, note: Note) -> int | None:
         note(row)
         try:
-            found = decode.header(decode.read(index.path(row)))
+            sides = decode.sides(index.content(row))
         except BadImage:
             return None
-        width, height = views.shrunk_sides(found.width, found.height, prepare.shrink_px)
+        width, height = views.shrunk_sides(*sides, prepare.shrink_px)
         return width * height
 
     count = len(index)
@@ -216,11 +216,10 @@ def _decode_all(
         found: list[Pixels | BadImage] = []
         for row in rows:
             note(row)
-            path = index.path(row)
             try:
-                data = decode.read(path)
-                found.append(prepared(data, prepare, odd))
-                odd["wrong extension"] += decode.has_wrong_extension(path, data)
+                content = index.content(row)
+                found.append(prepared(content, prepare, odd))
+                odd["wrong extension"] += decode.has_wrong_extension(index.keys[row], content)
             except BadImage as error:
                 found.append(error)
         return found, odd
@@ -264,7 +263,7 @@ def _named(index: Index, results: Generator[Any]) -> Generator[Any]:
 
 def stuck_error(error: Stuck, index: Index) -> ResourceError:
     """The error for workers that hang or died, with the files in flight."""
-    names = [str(index.path(row)) for row in error.rows[:4]]
+    names = [index.where(row) for row in error.rows[:4]]
     where = f" while reading {names[0]!r}" if names else ""
     others = f" (also in flight: {', '.join(map(repr, names[1:]))})" if len(names) > 1 else ""
     advice = "Check that file and its disk; the same command goes on from the last checkpoint."
@@ -275,7 +274,7 @@ def failed_error(error: Failed, index: Index) -> StriateError:
     """The error for an exception that nobody expected, with its text and the file."""
     if isinstance(error.error, StriateError):
         return error.error
-    path = f"{str(index.path(error.row))!r}: " if error.row >= 0 else ""
+    path = f"{index.where(error.row)!r}: " if error.row >= 0 else ""
     text = f"{path}{error.type_name}: {error.text} (raised by the loader while it made this image)"
     if error.type_name == "MemoryError":
         return ResourceError(f"{text}. Use a smaller --batch-size or fewer --workers.")

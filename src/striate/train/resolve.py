@@ -172,7 +172,7 @@ def pixel_moments(index: Index, view: View) -> Moments:
     def sums(row: int) -> NDArray[np.float64] | None:
         """Sums of 1, of the colours and of their products: with 1 as a channel before the others, one matrix."""
         try:
-            pixels_SS3 = views.apply(decode.load(index.path(row), view.exif), view)
+            pixels_SS3 = views.apply(decode.pixels(index.content(row), view.exif), view)
         except decode.BadImage:
             return None
         levels_CSS = view.levels(torch.from_numpy(pixels_SS3.copy()).permute(2, 0, 1)[None])[0].numpy()
@@ -195,10 +195,9 @@ def median_side_px(index: Index) -> int:
     sides = []
     for row in rows.tolist():
         try:
-            found = decode.header(decode.read(index.path(row)))
+            sides.append(min(decode.sides(index.content(row))))
         except decode.BadImage:
             continue
-        sides.append(min(found.width, found.height))
     if not sides:
         raise DataError(f"{index.root}: none of {len(rows)} sampled training images could be read.")
     return int(np.median(sides))
