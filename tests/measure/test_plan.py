@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -135,13 +136,14 @@ def setting(**changes) -> plan.Setting:
         "threads": 4,
         "workers": 3,
         "cores": 4,
+        "source": "files",
         "images": 1_281_167,
         "size_px": 224,
         "batch_size": 256,
         "at_once": 256,
         "measured_batch": 256,
         "resident": False,
-        "decoded": int(250e9),
+        "decoded": int(700e9),
         "shrunk_px": 0,
         "shrunk": 0,
         "may_keep": int(4e9),
@@ -157,9 +159,11 @@ def forecast(
     return plan.forecast(setting(**changes), speed, memory, disk, seconds or plan.needed_s(1000, 100, 1.0, 100, 2.0))
 
 
-NETWORK = plan.Speed(loader=3000, loader_again=3010, network=300, together=295, scoring=900)
-LOADER = plan.Speed(loader=120, loader_again=160, network=900, together=118, scoring=120)
-CORES = plan.Speed(loader=300, loader_again=300, network=240, together=130, scoring=200)
+NETWORK = plan.Speed(loader=3000, loader_again=3010, decoding=4000, network=300, together=295, scoring=900)
+LOADER = plan.Speed(loader=120, loader_again=160, decoding=200, network=900, together=118, scoring=120)
+CORES = plan.Speed(loader=300, loader_again=300, decoding=400, network=240, together=130, scoring=200)
+RESIZING = plan.Speed(loader=120, loader_again=160, decoding=400, network=900, together=118, scoring=120)
+PACK = "striate data pack DATA PACK"
 
 
 @pytest.mark.parametrize(
@@ -183,6 +187,8 @@ def test_the_bottleneck_is_named_with_its_numbers(speed, where, words):
         (LOADER, {"device": "cuda", "workers": 3}, "--workers 4"),
         (LOADER, {"decoded": int(3e9)}, "--data.resident yes"),
         (CORES, {"shrunk_px": 256, "shrunk": int(3e9)}, "--data.shrink-px 256 --data.resident yes"),
+        (LOADER, {}, PACK),
+        (CORES, {}, PACK),
         (NETWORK, {"precision": "fp32"}, "--precision bf16"),
         (NETWORK, {"channels_last": False}, "--optim.channels-last"),
         (NETWORK, {}, "--img-size 160"),
@@ -203,6 +209,12 @@ def test_what_to_change_names_the_flag(speed, changes, flag):
     [
         (LOADER, {}, "--workers"),
         (LOADER, {"resident": True, "decoded": int(3e9)}, "--data.resident"),
+        (LOADER, {"source": "pack"}, PACK),
+        (LOADER, {"source": "memory", "resident": True}, PACK),
+        (LOADER, {"decoded": int(3e9)}, PACK),
+        (LOADER, {"images": 5_000_000}, PACK),
+        (RESIZING, {}, PACK),
+        (NETWORK, {}, PACK),
         (LOADER, {"precision": "fp32"}, "--precision"),
         (NETWORK, {"precision": "fp32", "fast_bf16": False}, "--precision"),
         (NETWORK, {"workers": 1}, "--workers"),
@@ -215,6 +227,15 @@ def test_what_to_change_names_the_flag(speed, changes, flag):
 )
 def test_what_would_not_help_is_not_advised(speed, changes, flag):
     assert not any(flag in line for line in forecast(speed, **changes).advice)
+
+
+def test_the_loader_alone_says_how_much_of_it_is_decoding():
+    speed = "speed: loader alone 120 images/s (160 from files just read, 80% of that time decoding), network alone 900"
+    assert any(line.startswith(speed) for line in forecast(LOADER).describe())
+    from_pack = dataclasses.replace(LOADER, decoding=None)
+    assert any("(160 from a pack just read), network" in line for line in forecast(from_pack, source="pack").describe())
+    in_memory = dataclasses.replace(LOADER, loader_again=None, decoding=None)
+    assert any("120 images/s (from memory), network" in line for line in forecast(in_memory, source="memory").describe())
 
 
 def test_nothing_to_change_is_said():

@@ -6,16 +6,19 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from striate import cli, sitting
 from striate.data import resident, synthetic
+from striate.data.loader import Streaming
 from striate.errors import DataError, ResourceError
 from striate.measure import plan
 from striate.recipe import Recipe
@@ -102,10 +105,12 @@ def test_the_facts_are_those_of_the_training_itself(images, tmp_path, monkeypatc
     if resident_or_not == "yes":
         blocks = list((tmp_path / "cache" / "images").rglob("pixels.bin"))
         assert found.disk.cache == found.memory.parts["images"] == sum(block.stat().st_size for block in blocks)
-        assert found.duration.decoding_s > 0
+        assert found.duration.decoding_s > 0 and found.setting.source == "memory"
+        assert found.speed.loader_again is None and found.speed.decoding is None
         assert sitting.plan(asked, quiet=True).duration.decoding_s == 0, "the cache has them now"
     else:
-        assert found.disk.cache == 0 and found.speed.loader_again is not None
+        assert found.disk.cache == 0 and found.setting.source == "files"
+        assert found.speed.loader_again > 0 and found.speed.decoding > 0
 
 
 def test_nothing_is_left(images, tmp_path, monkeypatch):
@@ -136,6 +141,30 @@ def test_a_slow_network_is_measured_on_fewer_images(images, tmp_path, monkeypatc
     monkeypatch.setattr(trial, "STEP_S", 60.0)
     activations = sitting.plan(whole, quiet=True).memory.parts["activations"]
     assert found.memory.parts["activations"] == pytest.approx(activations, rel=0.02), "four times those of 8 images"
+
+
+def test_a_slow_decoder_is_named_with_its_way_out(tmp_path, monkeypatch):
+    """4 ms for each photo, and one worker: at most 250 images/s, whatever the machine."""
+    dice = np.random.default_rng(0)
+    for number in range(32):
+        folder = tmp_path / "photos" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(dice.integers(0, 256, (400, 400, 3), dtype=np.uint8)).save(folder / f"{number}.jpg", quality=10)
+    real = Streaming.image
+
+    def slow(source: Streaming, row: int) -> np.ndarray:
+        time.sleep(0.004)
+        return real(source, row)
+
+    monkeypatch.setattr(Streaming, "image", slow)
+    monkeypatch.setattr(resident, "MEMORY_SHARE", 0.0)
+    asked = request(tmp_path / "photos", tmp_path / "runs", data__resident="no", optim__batch_size=16)
+    monkeypatch.setattr(trial, "STEP_S", 0.0)  # the step is measured on half a batch, the loader on whole ones all the same
+    found = sitting.plan(asked, quiet=True)
+    assert found.bottleneck == "loader" and found.speed.network > 2 * found.speed.loader
+    assert found.speed.together <= found.speed.loader * 1.2 and max(found.speed.loader, found.speed.decoding) <= 250
+    assert found.setting.source == "files" and found.speed.decoding_share > 0.5
+    assert any(line.startswith("striate data pack DATA PACK") for line in found.advice)
 
 
 def test_a_time_gives_epochs(images, tmp_path):

@@ -23,6 +23,7 @@ simplejpeg 843 images/s, torchvision 814, Pillow 570.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -30,6 +31,7 @@ import stat
 import struct
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
 from typing import Final, NamedTuple
 
@@ -101,9 +103,23 @@ def read(path: Path | str, max_bytes: int = MAX_FILE_BYTES) -> bytes:
 
     Never waits for a FIFO or reads a device. Raises BadImage with the reason.
     """
+    return _retried(lambda: _read_once(path, max_bytes))
+
+
+def read_part(path: Path | str, start: int, size_bytes: int) -> bytes:
+    """`size_bytes` of a regular file from byte `start`: an image within an archive. As `read`, with its limit.
+
+    Raises BadImage, also where the file ends before.
+    """
+    if size_bytes > MAX_FILE_BYTES:
+        raise BadImage(f"{size_bytes:,} bytes are more than the limit of {MAX_FILE_BYTES:,}")
+    return _retried(lambda: _read_part_once(path, start, size_bytes))
+
+
+def _retried(once: Callable[[], bytes]) -> bytes:
     for pause_s in (*_PAUSES_S, None):
         try:
-            return _read_once(path, max_bytes)
+            return once()
         except OSError as error:
             if error.errno in _RETRIED and pause_s is not None:
                 time.sleep(pause_s)
@@ -114,25 +130,44 @@ def read(path: Path | str, max_bytes: int = MAX_FILE_BYTES) -> bytes:
     raise AssertionError("the last try returns or raises")
 
 
-def _read_once(path: Path | str, max_bytes: int) -> bytes:
+@contextlib.contextmanager
+def _opened(path: Path | str) -> Iterator[tuple[int, int]]:
+    """A regular file's handle and its size. Raises BadImage for anything else."""
     # Non-blocking, for a FIFO without a writer would otherwise hang the open itself.
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
     try:
         facts = os.fstat(handle)
         if not stat.S_ISREG(facts.st_mode):
             raise BadImage(f"not a file but {_kind(facts.st_mode)}", lasting=False)
-        if facts.st_size > max_bytes:
-            raise BadImage(f"{facts.st_size:,} bytes are more than the limit of {max_bytes:,}")
+        yield handle, facts.st_size
+    finally:
+        os.close(handle)
+
+
+def _read_once(path: Path | str, max_bytes: int) -> bytes:
+    with _opened(path) as (handle, size_bytes):
+        if size_bytes > max_bytes:
+            raise BadImage(f"{size_bytes:,} bytes are more than the limit of {max_bytes:,}")
         parts = []
         total = 0
-        while part := os.read(handle, max(facts.st_size + 1 - total, 65536)):
+        while part := os.read(handle, max(size_bytes + 1 - total, 65536)):
             parts.append(part)
             total += len(part)
             if total > max_bytes:
                 raise BadImage(f"grew past the limit of {max_bytes:,} bytes while being read")
         return parts[0] if len(parts) == 1 else b"".join(parts)
-    finally:
-        os.close(handle)
+
+
+def _read_part_once(path: Path | str, start: int, size_bytes: int) -> bytes:
+    with _opened(path) as (handle, _):
+        parts = []
+        total = 0
+        while total < size_bytes and (part := os.pread(handle, size_bytes - total, start + total)):
+            parts.append(part)
+            total += len(part)
+        if total < size_bytes:
+            raise BadImage(f"its file ends {size_bytes - total:,} bytes too early: it was cut off since it was indexed", lasting=False)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _kind(mode: int) -> str:
@@ -365,6 +400,17 @@ def decode(data: bytes, exif: bool, max_pixels: int = MAX_PIXELS, seen: Counter[
     Returns uint8 [H, W, 3], C-contiguous, writable. Raises BadImage with the reason, and nothing else.
     """
     odd: Counter[str] = Counter()
+    image_HW3, orientation = as_stored(data, max_pixels, odd)
+    if exif and orientation != 1:
+        odd["exif-rotated"] += 1
+        image_HW3 = turned(image_HW3, orientation)
+    if seen is not None:
+        seen.update(odd)
+    return image_HW3
+
+
+def as_stored(data: bytes, max_pixels: int, odd: Counter[str]) -> tuple[Pixels, int]:
+    """`decode` without any turning, and the EXIF orientation, 1 to 8, that a viewer would apply; `odd` as its `seen`."""
     first, jpeg = _recognised(data)
     if first.width * first.height > max_pixels:
         raise BadImage(f"{first.format}: {first.width} x {first.height} pixels are more than the limit of {max_pixels:,}")
@@ -381,12 +427,7 @@ def decode(data: bytes, exif: bool, max_pixels: int = MAX_PIXELS, seen: Counter[
     if image_HW3.shape != (first.height, first.width, 3):
         height, width = image_HW3.shape[:2]
         raise BadImage(f"{first.format}: the header says {first.width} x {first.height}, decoded were {width} x {height}")
-    if exif and orientation != 1:
-        odd["exif-rotated"] += 1
-        image_HW3 = np.ascontiguousarray(_turned(image_HW3, orientation))
-    if seen is not None:
-        seen.update(odd)
-    return image_HW3
+    return image_HW3, orientation
 
 
 def _decode_jpeg(data: bytes, facts: _Jpeg, odd: Counter[str]) -> tuple[Pixels, int]:
@@ -513,12 +554,12 @@ def _orientation(exif: bytes) -> int:
     return 1
 
 
-def _turned(image_HW3: Pixels, orientation: int) -> Pixels:
-    """The image as it should be seen. Source: EXIF 2.32, tag Orientation."""
+def turned(image_HW3: Pixels, orientation: int) -> Pixels:
+    """The image as it should be seen, C-contiguous. Source: EXIF 2.32, tag Orientation."""
     if orientation >= 5:
         image_HW3 = image_HW3.transpose(1, 0, 2)  # 5 to 8 are stored by columns
     if orientation in (2, 3, 6, 7):
         image_HW3 = image_HW3[:, ::-1]
     if orientation in (3, 4, 7, 8):
         image_HW3 = image_HW3[::-1]
-    return image_HW3
+    return np.ascontiguousarray(image_HW3)

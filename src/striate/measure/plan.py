@@ -31,6 +31,10 @@ _UNHINDERED = 0.85
 _ROOM = 0.9
 # Share of the time that evaluations may take without a remark.
 _EVALUATIONS = 0.2
+# From this share of the loader's time on, decoding is what a pack would spare.
+_DECODING = 0.5
+# Pixels of an image in a pack: shorter side 256, and as wide as photos are. Images need more than that for a pack to pay.
+_PACKED_PIXELS = 256 * 341
 
 
 # ---------------------------------------------------------------- measuring
@@ -129,15 +133,24 @@ def checkpoint_bytes(parts: Mapping[str, Tensors]) -> int:
 class Speed:
     """Images per second.
 
-    loader: batches alone, and again from files that were just read (None for images in memory). network: steps on one
-    batch alone. together: as a training goes. scoring: in evaluation mode, with its loader.
+    loader: batches alone, and again from files that were just read, None for images in memory. decoding: those files read
+    and decoded by as many threads, and nothing else; None for images in memory or in a pack. network: steps on one batch
+    alone. together: as a training goes. scoring: in evaluation mode, with its loader.
     """
 
     loader: float
     loader_again: float | None
+    decoding: float | None
     network: float
     together: float
     scoring: float
+
+    @property
+    def decoding_share(self) -> float:
+        """Of the loader's time, what reading and decoding take, 0..1; the rest is cropping, resizing and the like."""
+        if self.decoding is None or self.loader_again is None:
+            return 0.0
+        return min(1.0, self.loader_again / self.decoding)
 
 
 @dataclass(frozen=True)
@@ -202,9 +215,10 @@ class Duration:
 class Setting:
     """What was planned, in plain values.
 
-    at_once: images of one forward pass. decoded: bytes of all training images in memory. shrunk_px, shrunk: a
-    shorter side at which they would take fewer bytes, 0 where that is no use. may_keep: bytes that decoded images may take.
-    fast_bf16: whether the device multiplies bf16 fast. measured_batch: images of the steps that were measured.
+    source: where the loader finds images: "files", "pack" or "memory". at_once: images of one forward pass. decoded: bytes of
+    all training images in memory. shrunk_px, shrunk: a shorter side at which they would take fewer bytes, 0 where that is no
+    use. may_keep: bytes that decoded images may take. fast_bf16: whether the device multiplies bf16 fast. measured_batch:
+    images of the steps that were measured.
     """
 
     model: str
@@ -216,6 +230,7 @@ class Setting:
     threads: int
     workers: int
     cores: int
+    source: str
     images: int
     size_px: int
     batch_size: int
@@ -249,7 +264,11 @@ class Forecast:
         """The plan in words, a line for each subject."""
         s, v, m, d = self.setting, self.speed, self.memory, self.disk
         measured = f", measured with {s.measured_batch} at once" if s.measured_batch != s.batch_size else ""
-        again = f" ({v.loader_again:,.0f} from files just read)" if v.loader_again is not None else " (from memory)"
+        again = " (from memory)"
+        if v.loader_again is not None:
+            place = "a pack" if s.source == "pack" else "files"
+            share = f", {v.decoding_share:.0%} of that time decoding" if v.decoding is not None else ""
+            again = f" ({v.loader_again:,.0f} from {place} just read{share})"
         parts = ", ".join(f"{name} {_size(size)}" for name, size in m.parts.items() if size)
         mirror = ", and as much in the mirror" if d.copies > 1 else ""
         cache = f"; decoded images {_size(d.cache)} in the cache" if d.cache else ""
@@ -348,6 +367,11 @@ def _advice(setting: Setting, speed: Speed, memory: Memory, disk: Disk, duration
                 f"--data.shrink-px {setting.shrunk_px} --data.resident yes: with shorter sides of {setting.shrunk_px} px the "
                 f"decoded images take {_size(setting.shrunk)} instead of {_size(setting.decoded)}, and fit into memory"
             )
+        if setting.source == "files" and _would_pack(setting, speed):
+            yield (
+                "striate data pack DATA PACK, then striate train PACK: reading and decoding take "
+                f"{speed.decoding_share:.0%} of the loader's time, and images of shorter side 256 take less"
+            )
         if setting.workers < setting.cores - is_cpu:
             yield f"--workers {setting.cores - is_cpu}: {setting.cores} cores are there, {setting.workers} make batches"
     if where in {"network", "cores"}:
@@ -365,6 +389,12 @@ def _advice(setting: Setting, speed: Speed, memory: Memory, disk: Disk, duration
                 f"--img-size {smaller}: the work falls with the square of the side, here to about "
                 f"{(smaller / setting.size_px) ** 2:.0%}; the accuracy may fall too"
             )
+
+
+def _would_pack(setting: Setting, speed: Speed) -> bool:
+    """Whether a pack is the way out: the images do not fit into memory, are larger than a pack's, and decoding holds up."""
+    is_large = setting.decoded > 3 * _PACKED_PIXELS * setting.images
+    return setting.decoded > setting.may_keep and is_large and speed.decoding_share >= _DECODING
 
 
 def _counted(count: int, what: str) -> str:

@@ -23,7 +23,7 @@ from striate.data import decode, resident
 from striate.data.index import Index
 from striate.data.layouts.splits import Splits
 from striate.data.loader import Batch, Streaming, Workers, ordered_batches, train_batches
-from striate.data.order import steps_per_epoch
+from striate.data.order import Order, steps_per_epoch
 from striate.errors import DataError, ResourceError
 from striate.evaluate.predict import predict, scoring_batch_size
 from striate.measure import plan
@@ -62,6 +62,7 @@ def forecast(
     with _nothing_cached():
         training = build(recipe, run, _part(splits) if is_resident else splits, device, workers, Ranks())
     stock = _stock(recipe, splits, run.view, workers)
+    order = training.order
     try:
         trial = _settle(training)
     except (RuntimeError, MemoryError) as error:
@@ -71,7 +72,7 @@ def forecast(
             f"Out of memory on {device} with {recipe.optim.batch_size // recipe.optim.accumulate} images at once. Use a smaller "
             "--batch-size, or --optim.accumulate 2 or more."
         ) from error
-    speed = _speeds(training, trial.batch)
+    speed = _speeds(training, trial.batch, order)
     size = len(trial.batch)
     parts = training.state.tensors()
     at_once = recipe.optim.batch_size // recipe.optim.accumulate
@@ -110,6 +111,7 @@ def forecast(
         threads=torch.get_num_threads(),
         workers=workers.count,
         cores=machine.cores(),
+        source=_kind(training),
         images=len(splits.train),
         size_px=recipe.data.size_px,
         batch_size=recipe.optim.batch_size,
@@ -153,7 +155,10 @@ def _stock(recipe: Recipe, splits: Splits, view: View, workers: Workers) -> _Sto
     if recipe.data.resident == "yes":
         scored = scored_images(splits, 1)
         is_there = (files.cache_folder() / "images" / resident.cache_key(splits.train, photos)).exists()
-        duration_s = 0.0 if is_there else (len(splits.train) + scored) / _decoding_speed(splits.train, photos, workers)
+        source = Streaming(splits.train, photos.exif, photos.shrink_px)
+        rows = np.unique(np.linspace(0, len(splits.train) - 1, min(DECODED, len(splits.train))).astype(np.int64))
+        speed = 1.0 if is_there else _decoding_speed(source, rows, max(machine.cores(), workers.count))
+        duration_s = 0.0 if is_there else (len(splits.train) + scored) / speed
         return _Stock(decoded + scored * view.size_px**2 * 3, duration_s, 0, 0)
     side = view.resize_px
     if recipe.data.shrink_px and recipe.data.shrink_px <= side:
@@ -162,19 +167,21 @@ def _stock(recipe: Recipe, splits: Splits, view: View, workers: Workers) -> _Sto
     return _Stock(decoded, 0.0, side if resident.fits(shrunk) else 0, shrunk)
 
 
-def _decoding_speed(index: Index, photos: resident.Prepare, workers: Workers) -> float:
-    """Images decoded per second by as many threads as `resident.build` would take."""
-    source = Streaming(index, photos.exif, photos.shrink_px)
+def _decoding_speed(source: Streaming, rows: np.ndarray, threads: int) -> float:
+    """Images read and decoded per second by so many threads, and nothing else done with them. rows: those to take, as far as
+    LOOK_S reaches."""
+    began = time.perf_counter()
 
-    def one(row: int) -> None:
+    def one(row: int) -> int:
+        if time.perf_counter() - began > LOOK_S:
+            return 0
         with contextlib.suppress(decode.BadImage):  # the training meets it, and names it
             source.image(row)
+        return 1
 
-    rows = np.unique(np.linspace(0, len(index) - 1, min(256, len(index))).astype(np.int64)).tolist()
-    began = time.perf_counter()
-    with ThreadPoolExecutor(max(machine.cores(), workers.count)) as pool:
-        list(pool.map(one, rows))
-    return len(rows) / max(time.perf_counter() - began, 1e-9)
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        count = sum(pool.map(one, rows.tolist()))
+    return count / max(time.perf_counter() - began, 1e-9)
 
 
 def scored_images(splits: Splits, networks: int) -> int:
@@ -283,13 +290,31 @@ def _step_s(training: Training, batch: Batch) -> float:
     return time.perf_counter() - began
 
 
-def _speeds(training: Training, batch: Batch) -> plan.Speed:
-    with _batches(training) as batches:
+def _kind(training: Training) -> str:
+    """Where the loader finds images, as `plan.Setting` says it."""
+    if not isinstance(training.source, Streaming):
+        return "memory"
+    return "pack" if training.train.layout == "pack" else "files"
+
+
+def _loader_speeds(training: Training, order: Order) -> tuple[float, float | None, float | None]:
+    """Images per second of the training's own loader with nobody waiting for it, again, and of decoding alone."""
+    alone = replace(training, order=order)  # whole batches, however few of their images the step was measured on
+    with _batches(alone) as batches:
         loader = plan.drain(batches, LOOK_S)
-    again = None
-    if isinstance(training.source, Streaming):
-        with _batches(training) as batches:
-            again = plan.drain(batches, LOOK_S)
+    if not isinstance(training.source, Streaming):
+        return loader, None, None
+    with _batches(alone) as batches:
+        again = plan.drain(batches, LOOK_S)
+    if _kind(training) == "pack":
+        return loader, again, None
+    rows = np.concatenate([order.step(step).rows_b for step in range(-(-DECODED // order.batch_size))])
+    return loader, again, _decoding_speed(training.source, rows, training.workers.count)
+
+
+def _speeds(training: Training, batch: Batch, order: Order) -> plan.Speed:
+    """order: that of the training, where `_settle` has set a shorter batch."""
+    loader, again, decoding = _loader_speeds(training, order)
     found = []
     with _batches(training) as batches:
         for _ in range(ROUNDS):  # in turns, so that what else the machine does falls on both
@@ -302,7 +327,7 @@ def _speeds(training: Training, batch: Batch) -> plan.Speed:
         update_s = 2 * min(_step_s(training, half) for _ in range(2)) - size / network
         update_s = min(max(0.0, update_s), 0.5 * size / network)
         network, together = (plan.of_larger(speed, update_s, size, whole) for speed in (network, together))
-    return plan.Speed(loader, again, network, together, _scoring_speed(training))
+    return plan.Speed(loader, again, decoding, network, together, _scoring_speed(training))
 
 
 def _scoring_speed(training: Training) -> float:

@@ -1,0 +1,1 @@
+"""Checksums of every file of a data set, and what differs from them later."""

@@ -1,0 +1,353 @@
+"""What an audit knows of every image: whether it decodes, its format, sides and oddities, and two hashes.
+
+One pass over the stored bytes, each image decoded in full. What was found goes into a journal as it comes, so that an audit
+that is killed loses at most a batch, and the next one of unchanged files decodes nothing.
+
+The journal is a file that only grows: frames of (length, CRC-32, Arrow table of up to `_BATCH` images). A frame that was torn
+by a kill or changed since is where reading stops, and is overwritten. An image is known again by `_identity`: its key, size and
+time of change, and the versions of the decoders; its row and split may be others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import struct
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import __version__ as pillow_version
+
+from striate import files
+from striate.data import decode, resident, views
+from striate.data.audit import likeness
+from striate.data.crew import Failed, Note, Stuck, threads_in_order
+from striate.data.decode import BadImage, Pixels
+from striate.data.index import Index
+from striate.errors import UserError
+
+JOURNAL: Final = "facts.journal"
+LOOKS_GREY: Final = "looks grey"  # stored in colour, and shows none; "grey" is stored without
+
+_FORMAT: Final = 1  # of the facts: counts in every image's identity
+_CHUNK: Final = 32  # images of one job
+_BATCH: Final = 2048  # images of one frame at most
+_FLUSH_S: Final = 2.0
+_FRAME: Final = struct.Struct("<II")
+_MOST_FRAME_BYTES: Final = 1 << 26
+_TIMEOUT_S: Final = 120.0
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """What is known of the images of one split; entry i is row i of the index.
+
+    reason: why an image cannot be used, or None. format: JPEG, PNG, WEBP, GIF, BMP, "pixels" (stored raw), or "" where not
+    even that is known. sides_N2: [N, 2] int32, width and height as stored (boxes count in these), 0 where unknown.
+    odd: what `decode` counts as odd, "wrong extension", and LOOKS_GREY. sha256_N32: [N, 32] uint8, of the stored bytes, 0
+    where they could not be read. likeness_N: [N] uint64, the perceptual hash, 0 where there are no pixels.
+    Texts and sets are shared between rows, so that an image takes about 80 bytes.
+    """
+
+    index: Index
+    reason: list[str | None]
+    format: list[str]
+    sides_N2: NDArray[np.int32]
+    odd: list[frozenset[str]]
+    sha256_N32: NDArray[np.uint8]
+    likeness_N: NDArray[np.uint64]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def is_good_N(self) -> NDArray[np.bool_]:
+        """Which images can be used: [N] bool."""
+        return np.fromiter((reason is None for reason in self.reason), dtype=bool, count=len(self))
+
+    def rows_with(self, oddity: str) -> NDArray[np.int64]:
+        """The rows that have one oddity: [n] int64."""
+        return np.asarray([row for row, odd in enumerate(self.odd) if oddity in odd], dtype=np.int64)
+
+
+# ---------------------------------------------------------------- one image
+
+
+@dataclass(slots=True)
+class _Seen:
+    """The facts of one image, on the way from a thread to the arrays. lasting: as `BadImage.lasting`."""
+
+    reason: str | None = None
+    lasting: bool = True
+    format: str = ""
+    width: int = 0
+    height: int = 0
+    odd: frozenset[str] = frozenset()
+    sha256: bytes = bytes(32)
+    likeness: int = 0
+
+
+def look(index: Index, row: int) -> _Seen:
+    """Reads and decodes one image in full."""
+    seen, odd = _Seen(), Counter[str]()
+    try:
+        content = index.content(row)
+        seen.sha256 = hashlib.sha256(content).digest()
+        if isinstance(content, np.ndarray):
+            seen.format = "pixels"
+            seen.height, seen.width = content.shape[:2]
+        else:
+            seen.width, seen.height, seen.format = decode.header(content)
+            odd["wrong extension"] += decode.has_wrong_extension(index.keys[row], content)
+        image_HW3 = decode.pixels(content, exif=True, seen=odd)
+        seen.likeness = likeness.likeness(image_HW3)
+        odd[LOOKS_GREY] += "grey" not in odd and bool(views.is_grey(image_HW3[None])[0])
+    except BadImage as error:
+        seen.reason, seen.lasting = error.reason, error.lasting
+    seen.odd = frozenset(+odd)
+    return seen
+
+
+# ---------------------------------------------------------------- the pass over all images
+
+
+@dataclass(frozen=True, eq=False)
+class Gathered:
+    """The facts of each split, how many images the journal knew, and the seconds that the others took."""
+
+    facts: dict[str, Facts]
+    known: int
+    seconds: float
+
+
+def gather(
+    indexes: Mapping[str, Index],
+    out: Path,
+    workers: int,
+    progress: Callable[[int, int], None] | None = None,
+    timeout_s: float = _TIMEOUT_S,
+) -> Gathered:
+    """The facts of every image of all splits, by `workers` threads (0: here and now).
+
+    out: an existing folder for the journal. progress(done, total) may raise to stop; what was found by then is kept.
+    Raises UserError when another process writes the journal, ResourceError when the disk is full or reading hangs.
+    """
+    tables = {split: _Table(index) for split, index in indexes.items()}
+    total = sum(map(len, indexes.values()))
+    with _opened(out / JOURNAL) as journal:
+        for frame in journal.frames():
+            for table in tables.values():
+                table.recall(frame)
+        known = done = sum(int(table.is_known_N.sum()) for table in tables.values())
+        began = time.monotonic()
+        if progress is not None:
+            progress(done, total)
+        for table in tables.values():
+            for row, seen in _looked_at(table.index, np.flatnonzero(~table.is_known_N), workers, timeout_s):
+                table.put(row, seen)
+                if seen.lasting:  # what could not be read today is tried again another day
+                    journal.add(table.identity_N[row].tobytes(), seen)
+                done += 1
+                if progress is not None and (done % _CHUNK == 0 or done == total):
+                    progress(done, total)
+        seconds = time.monotonic() - began
+    return Gathered({split: table.facts() for split, table in tables.items()}, known, seconds)
+
+
+def _looked_at(index: Index, rows_M: NDArray[np.int64], workers: int, timeout_s: float) -> Iterator[tuple[int, _Seen]]:
+    """(row, what was seen) of the given rows, in their order. Raises as the loader does, with file names."""
+
+    def work(rows: list[int], note: Note) -> list[tuple[int, _Seen]]:
+        found = []
+        for row in rows:
+            note(row)
+            found.append((row, look(index, row)))
+        return found
+
+    jobs = (rows_M[start : start + _CHUNK].tolist() for start in range(0, len(rows_M), _CHUNK))
+    with contextlib.closing(threads_in_order(work, jobs, workers, 4 * max(1, workers), timeout_s)) as results:
+        try:
+            for found in results:
+                yield from found
+        except Stuck as error:
+            raise resident.stuck_error(error, index) from error
+        except Failed as error:
+            raise resident.failed_error(error, index) from error
+
+
+class _Table:
+    """The facts of one split while they come in. identity_N: [N] 16 bytes each, see `_identities`."""
+
+    def __init__(self, index: Index) -> None:
+        count = len(index)
+        self.index = index
+        self.identity_N = _identities(index)
+        self.is_known_N = np.zeros(count, dtype=bool)
+        self._order_N = np.argsort(self.identity_N)
+        self._reason: list[str | None] = [None] * count
+        self._format = [""] * count
+        self._odd = [frozenset[str]()] * count
+        self._sides_N2 = np.zeros((count, 2), dtype=np.int32)
+        self._sha256_N32 = np.zeros((count, 32), dtype=np.uint8)
+        self._likeness_N = np.zeros(count, dtype=np.uint64)
+        self._shared: dict[Any, Any] = {}
+
+    def put(self, row: int, seen: _Seen) -> None:
+        """Takes one image's facts in."""
+        share = self._shared.setdefault
+        self._reason[row] = share(seen.reason, seen.reason)
+        self._format[row] = share(seen.format, seen.format)
+        self._odd[row] = share(seen.odd, seen.odd)
+        self._sides_N2[row] = seen.width, seen.height
+        self._sha256_N32[row] = np.frombuffer(seen.sha256, dtype=np.uint8)
+        self._likeness_N[row] = seen.likeness
+
+    def recall(self, frame: pa.Table) -> None:
+        """Takes in those facts of a frame of the journal that are of this split's images."""
+        identity_M = _fixed(frame["identity"], 16).view("V16")[:, 0]
+        if not len(self.index) or not len(identity_M):
+            return
+        place_M = np.searchsorted(self.identity_N, identity_M, sorter=self._order_N)
+        row_M = self._order_N[np.minimum(place_M, len(self.index) - 1)]
+        is_ours_M = self.identity_N[row_M] == identity_M
+        ours, rows = np.flatnonzero(is_ours_M), row_M[is_ours_M]
+        self.is_known_N[rows] = True
+        self._sides_N2[rows, 0] = frame["width"].to_numpy()[ours]
+        self._sides_N2[rows, 1] = frame["height"].to_numpy()[ours]
+        self._sha256_N32[rows] = _fixed(frame["sha256"], 32)[ours]
+        self._likeness_N[rows] = frame["likeness"].to_numpy()[ours]
+        share = self._shared.setdefault
+        words = (frame[name].take(pa.array(ours)).to_pylist() for name in ("reason", "format", "odd"))
+        for row, reason, format_, odd in zip(rows.tolist(), *words, strict=True):
+            self._reason[row] = share(reason, reason)
+            self._format[row] = share(format_, format_)
+            odd_set = frozenset(odd)
+            self._odd[row] = share(odd_set, odd_set)
+
+    def facts(self) -> Facts:
+        """The finished facts; the arrays are shared."""
+        return Facts(self.index, self._reason, self._format, self._sides_N2, self._odd, self._sha256_N32, self._likeness_N)
+
+
+def _identities(index: Index) -> NDArray[np.void]:
+    """For each image 16 bytes, the same for the same file under the same decoders: [N] V16."""
+    about = f"{_FORMAT} {pillow_version} {simplejpeg.__version__} {index.root}\n"
+    begun = hashlib.blake2b(os.fsencode(about), digest_size=16)
+    found = bytearray()
+    for key, size, mtime in zip(index.keys.raws(), index.sizes_bytes, index.mtimes_ns, strict=True):
+        one = begun.copy()
+        one.update(b"%d %d %b" % (size, mtime, key))
+        found += one.digest()
+    return np.frombuffer(found, dtype="V16")
+
+
+def _fixed(column: pa.ChunkedArray, width: int) -> NDArray[np.uint8]:
+    """A column of fixed_size_binary as [rows, width] uint8."""
+    joined = column.combine_chunks()
+    start = joined.offset * width
+    return np.frombuffer(joined.buffers()[1], dtype=np.uint8)[start : start + len(joined) * width].reshape(-1, width)
+
+
+# ---------------------------------------------------------------- the journal
+
+_SCHEMA: Final = pa.schema(
+    [
+        ("identity", pa.binary(16)),
+        ("reason", pa.string()),
+        ("format", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("odd", pa.list_(pa.string())),
+        ("sha256", pa.binary(32)),
+        ("likeness", pa.uint64()),
+    ]
+)
+
+
+class _Journal:
+    """An open journal. All of `frames` must be read before anything is added."""
+
+    def __init__(self, path: Path, handle: int) -> None:
+        self._path, self._handle = path, handle
+        self._waiting: list[tuple[bytes, _Seen]] = []
+        self._flushed = time.monotonic()
+
+    def frames(self) -> Iterator[pa.Table]:
+        """What is known, in frames; what follows the last whole one is cut off."""
+        at = 0
+        while True:
+            head = os.pread(self._handle, _FRAME.size, at)
+            if len(head) < _FRAME.size:
+                break
+            length, crc = _FRAME.unpack(head)
+            body = os.pread(self._handle, length, at + _FRAME.size) if length <= _MOST_FRAME_BYTES else b""
+            if len(body) < length or not length or zlib.crc32(body) != crc:
+                break
+            table = pa.ipc.open_stream(body).read_all()
+            if table.schema == _SCHEMA:
+                yield table
+            at += _FRAME.size + length
+        os.ftruncate(self._handle, at)
+        os.lseek(self._handle, at, os.SEEK_SET)
+
+    def add(self, identity: bytes, seen: _Seen) -> None:
+        """One more image; written with others, after two seconds at the latest."""
+        self._waiting.append((identity, seen))
+        if len(self._waiting) >= _BATCH or time.monotonic() - self._flushed >= _FLUSH_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what is waiting. Raises ResourceError when there is no room."""
+        self._flushed = time.monotonic()
+        if not self._waiting:
+            return
+        identities, seen = zip(*self._waiting, strict=True)
+        columns: dict[str, Any] = {"identity": identities}
+        for name in _SCHEMA.names[1:]:
+            columns[name] = [getattr(one, name) for one in seen]
+        columns["odd"] = [sorted(odd) for odd in columns["odd"]]
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, _SCHEMA) as writer:
+            writer.write_table(pa.table(columns, _SCHEMA))
+        body = sink.getvalue().to_pybytes()
+        rest = memoryview(_FRAME.pack(len(body), zlib.crc32(body)) + body)
+        try:
+            while len(rest):
+                rest = rest[os.write(self._handle, rest) :]
+        except OSError as error:
+            raise files.refuse(error, self._path, "writing what the audit found") from error
+        self._waiting.clear()
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[_Journal]:
+    """The journal, for this process alone; what is waiting is written however the block ends."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise files.refuse(error, path, "keeping what the audit found") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"{path.parent}: another audit is writing here. Wait for it, or choose another --out.") from error
+        except OSError as error:
+            raise files.refuse(error, path, "locking it (the file system may have no locks)") from error
+        journal = _Journal(path, handle)
+        try:
+            yield journal
+        finally:
+            journal.flush()
+    finally:
+        os.close(handle)
