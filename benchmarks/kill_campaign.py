@@ -1,15 +1,16 @@
 """Kills trainings with SIGKILL again and again, and compares their end with that of a training left alone.
 
-    python benchmarks/kill_campaign.py --kills 60 [--torchrun 12] [--seed 0] [--keep DIR] [--write FILE.json]
+    python benchmarks/kill_campaign.py --kills 60 [--data-kind all] [--torchrun 12] [--seed 0] [--keep DIR] [--write FILE.json]
 
 Each sitting is a real `striate train` in a process group of its own, on JPEG files (a part of Tiny ImageNet where
-STRIATE_TEST_DATA names it, else rendered ones), with everything on that has or could have state: random crops, flips,
-turns, colours, TrivialAugment, erasing, MixUp and CutMix, class-balanced sampling, dropout, AdamW, a plateau schedule,
-EMA, a mirror, TensorBoard where it is installed, and three checkpoints a second, written beside the training. Kills
-fall at random moments of the training, into saves (as soon as a temporary folder is seen), and before the first step.
-The workers change from sitting to sitting. The kills are shared by two runs, one that decodes each image anew and one
-that keeps the pixels in memory, and, with --torchrun, by a third of two processes. Each must end as the run like it that
-was never killed, in
+STRIATE_TEST_DATA names it, else rendered ones) or on a pack that `striate data pack` made of them, with everything on that
+has or could have state: random crops, flips, turns, colours, TrivialAugment, erasing, MixUp and CutMix, class-balanced
+sampling, dropout, AdamW, a plateau schedule, EMA, a mirror, TensorBoard where it is installed, and three checkpoints a
+second, written beside the training. Kills fall at random moments of the training, into saves (as soon as a temporary folder
+is seen), and before the first step. The workers change from sitting to sitting. The kills are shared by three runs, one that
+decodes each file anew, one that decodes the parts that it needs from the pack, and one that keeps the files' pixels in
+memory (--data-kind names one of them), and, with --torchrun, by another of two processes. Each must end as the run like it
+that was never killed, from memory as from files, in
 
 - every tensor of the last checkpoint (weights, BatchNorm's statistics, optimiser, EMA), by SHA-256,
 - its JSON state but for the elapsed time, and the records of steps and evaluations in the log,
@@ -46,6 +47,7 @@ STEPS_PER_KILL = 80  # a run can then take all its kills before it is finished
 BATCH_SIZE = 16
 SAVE_EVERY_S = 0.3
 WORKERS = ("0", "2", "processes:2")
+KINDS = ("originals", "pack", "resident")
 SITTING_LIMIT_S = 300.0
 
 # Writes a hash of each training batch, with the step as BatchNorm's counter (a part of the checkpoint) has it.
@@ -157,15 +159,19 @@ class Result:
 
 @dataclass
 class Training:
-    """One run of the campaign: where it lies and how its next sitting is started."""
+    """One run of the campaign: where it lies and how its next sitting is started. kind: of KINDS."""
 
     home: Path
-    data: Path
     name: str
-    resident: str
+    kind: str
     steps: int
     processes: int = 1
     sittings: int = 0
+
+    @property
+    def data(self) -> Path:
+        """What it is trained on."""
+        return self.home / ("pack" if self.kind == "pack" else "images")
 
     @property
     def folder(self) -> Path:
@@ -188,8 +194,10 @@ class Training:
         if self.processes > 1:
             command += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(self.processes), "-m"]
         command += ["striate", "train", str(self.data), "--recipe", "small"]
-        command += ["--model", "campaign_network:network", "--img-size", "32", "--data.shrink-px", "40"]
-        command += ["--data.normalise", "imagenet", "--data.resident", self.resident, "--precision", "fp32"]
+        command += ["--model", "campaign_network:network", "--img-size", "32", "--data.normalise", "imagenet"]
+        # From a pack only a part of an image is decoded, where images are not shrunk before they are cut.
+        command += ["--data.shrink-px", "0" if self.kind == "pack" else "40", "--precision", "fp32"]
+        command += ["--data.resident", "yes" if self.kind == "resident" else "no"]
         command += ["--batch-size", str(BATCH_SIZE), "--steps", str(self.steps), "--optim.warmup-epochs", "0"]
         command += ["--budget.save-every-s", str(SAVE_EVERY_S), "--budget.evaluate-epochs", "6", "--budget.log-every", "5"]
         command += ["--augment.rotate", "10", "--augment.brightness", "0.3", "--augment.hue", "0.1", "--augment.lighting", "0.1"]
@@ -346,7 +354,7 @@ def chain(training: Training, kills: int, seed: int) -> list[Kill]:
     for number in range(kills):
         aim = dice.choices(("start", "random", "save"), (1, 4, 4))[0]
         if number == 0:  # one kill that leaves half a run folder, whatever the dice say
-            aim = "prepare" if training.resident == "no" else "save"
+            aim = "save" if training.kind == "resident" else "prepare"
         found.append(sit_and_kill(training, aim, dice.choice(WORKERS), dice, (number + 1) * STEPS_PER_KILL))
         finished.append(training.finished_checkpoints())
     training.finish(dice.choice(WORKERS))
@@ -458,38 +466,51 @@ def write_images(folder: Path) -> str:
     return "rendered, laid out as Tiny ImageNet, 8 classes, 160 training images"
 
 
-def campaign(home: Path, kills: int, seed: int, torchrun: int = 0) -> Result:
-    """Runs one training that is left alone and two that share the kills, all at once, and compares their ends.
+def pack(images: Path, folder: Path) -> None:
+    """Packs the images. Raises CalledProcessError."""
+    command = [sys.executable, "-m", "striate", "data", "pack", str(images), str(folder)]
+    source = str(Path(__file__).resolve().parent.parent / "src")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH"))))}
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
 
-    torchrun: of the kills, how many go to a third training, of two processes, after the others.
+
+def campaign(home: Path, kills: int, seed: int, torchrun: int = 0, kinds: tuple[str, ...] = KINDS) -> Result:
+    """Runs trainings that are left alone and others that share the kills, several at once, and compares their ends.
+
+    torchrun: of the kills, how many go to a training of two processes, after the others. kinds: of the others.
     home: an empty folder. Raises RuntimeError when a sitting ends in another way than it should.
     """
     began = time.monotonic()
     (home / "campaign_network.py").write_text(NETWORK)
-    data = home / "images"
-    write_images(data)
-    shares = (-(-(kills - torchrun) // 2), (kills - torchrun) // 2)
-    steps = (shares[0] + 1) * STEPS_PER_KILL
-    reference = Training(home, data, "reference", "no", steps)
-    killed = (Training(home, data, "streaming", "no", steps), Training(home, data, "resident", "yes", steps))
+    write_images(home / "images")
+    if "pack" in kinds:
+        pack(home / "images", home / "pack")
+    alone = kills - torchrun
+    shares = {kind: (alone + number) // len(kinds) for number, kind in enumerate(reversed(kinds))}
+    steps = (max(shares.values()) + 1) * STEPS_PER_KILL
+    killed = [Training(home, kind, kind, steps) for kind in kinds]
+    # Pixels in memory are those of the files: the two end as one and the same run.
+    kind_alone = {kind: "pack" if kind == "pack" else "originals" for kind in kinds}
+    references = {kind: Training(home, f"reference-{kind}", kind, steps) for kind in dict.fromkeys(kind_alone.values())}
     result = Result(steps=steps)
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
-        alone = pool.submit(reference.finish, "0")
-        chains = [pool.submit(chain, training, share, seed) for training, share in zip(killed, shares, strict=True)]
+        chains = [pool.submit(chain, training, shares[training.kind], seed) for training in killed]
+        left_alone = [pool.submit(training.finish, "0") for training in references.values()]
         for one in chains:
             result.kills += one.result()
-        alone.result()
-    pairs = [(reference, training) for training in killed]
+        for other in left_alone:
+            other.result()
+    pairs = [(references[kind_alone[training.kind]], training) for training in killed]
     if torchrun:
         steps = (torchrun + 1) * STEPS_PER_KILL
-        pair = [Training(home, data, name, "no", steps, 2) for name in ("reference-torchrun", "torchrun")]
+        pair = [Training(home, name, "originals", steps, 2) for name in ("reference-torchrun", "torchrun")]
         pair[0].finish("0")
         result.kills += chain(pair[1], torchrun, seed)
         pairs.append((pair[0], pair[1]))
-    for one, training in pairs:
+    for reference, training in pairs:
         _, count, differences = batches(training)
         result.batches_compared += count
-        result.differences += [*differences, *compare(one, training), *mirrored(training)]
+        result.differences += [*differences, *compare(reference, training), *mirrored(training)]
     result.seconds = time.monotonic() - began
     return result
 
@@ -498,6 +519,7 @@ def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=20, help="number of SIGKILLs, shared by the runs")
+    parser.add_argument("--data-kind", choices=("all", *KINDS), default="all", help="where the killed runs find images")
     parser.add_argument("--torchrun", type=int, default=0, help="of them, how many for a run of two processes")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--keep", type=Path, help="an empty folder to work in, which then stays")
@@ -506,7 +528,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="kill-campaign-") as temporary:
         home = given.keep or Path(temporary)
         home.mkdir(parents=True, exist_ok=True)
-        result = campaign(home, given.kills, given.seed, given.torchrun)
+        kinds = KINDS if given.data_kind == "all" else (given.data_kind,)
+        result = campaign(home, given.kills, given.seed, given.torchrun, kinds)
         data = "Tiny ImageNet" if (home / "images" / "train").is_dir() and os.environ.get("STRIATE_TEST_DATA") else "rendered"
     for kill in result.kills:
         print(

@@ -170,32 +170,54 @@ def test_each_operation_of_the_policies_alone() -> None:
                     np.testing.assert_array_equal(made.permute(0, 2, 3, 1).numpy(), np.stack(expected), err_msg=str(operation))
 
 
+def levels(images: np.ndarray) -> torch.Tensor:
+    """As the operations get them: float32 [b, 3, S, S]."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float().contiguous()
+
+
+def assert_levels(made: torch.Tensor, expected: list[np.ndarray], name: str = "") -> None:
+    assert made.dtype == torch.float32
+    np.testing.assert_array_equal(made.permute(0, 2, 3, 1).numpy(), np.stack(expected), err_msg=name)
+
+
 def test_colours_are_pillows() -> None:
     """Against Pillow itself rather than the per-image path."""
     images = np.concatenate([noise(10, 17, 17), np.stack([np.full((17, 17, 3), level, np.uint8) for level in (0, 90, 255)])])
     pictures = [Image.fromarray(image) for image in images]
     factors = np.linspace(0, 2.2, len(images))
-    for ours, theirs in (
-        (colour.brightness, ImageEnhance.Brightness),
-        (colour.contrast, ImageEnhance.Contrast),
-        (colour.saturation, ImageEnhance.Color),
-        (colour.sharpness, ImageEnhance.Sharpness),
+    some, none = torch.ones(len(images)).double(), torch.zeros(len(images)).double()
+    for name, ours, theirs in (
+        ("brightness", lambda images, factor: colour.blend(images, factor, none, none), ImageEnhance.Brightness),
+        ("contrast", lambda images, factor: colour.blend(images, factor, none, some), ImageEnhance.Contrast),
+        ("saturation", lambda images, factor: colour.blend(images, factor, some, none), ImageEnhance.Color),
+        ("sharpness", colour.sharpness, ImageEnhance.Sharpness),
     ):
         expected = [np.asarray(theirs(picture).enhance(factor)) for picture, factor in zip(pictures, factors, strict=True)]
-        made = ours(torch.from_numpy(images), torch.from_numpy(factors))
-        np.testing.assert_array_equal(made.numpy(), np.stack(expected), err_msg=ours.__name__)
-    for ours, theirs in ((colour.autocontrast, ImageOps.autocontrast), (colour.equalize, ImageOps.equalize)):
-        expected = [np.asarray(theirs(picture)) for picture in pictures]
-        np.testing.assert_array_equal(ours(torch.from_numpy(images)).numpy(), np.stack(expected), err_msg=ours.__name__)
+        assert_levels(ours(levels(images), torch.from_numpy(factors)), expected, name)
+    for name, ours, theirs in (
+        ("autocontrast", colour.autocontrast, ImageOps.autocontrast),
+        ("equalize", colour.equalize, ImageOps.equalize),
+    ):
+        assert_levels(ours(levels(images)), [np.asarray(theirs(picture)) for picture in pictures], name)
+
+
+def test_contrast_of_an_image_whose_sum_leaves_single_precision() -> None:
+    """520 x 520 white pixels but one: a mean in float32 would be off by a level."""
+    image = np.full((1, 520, 520, 3), 255, np.uint8)
+    image[0, 0, 0] = 0
+    image[0, :, :260] = np.random.default_rng(0).integers(200, 256, (520, 260, 3), dtype=np.uint8)
+    one, zero = torch.ones(1).double(), torch.zeros(1).double()
+    expected = [np.asarray(ImageEnhance.Contrast(Image.fromarray(image[0])).enhance(0.3))]
+    assert_levels(colour.blend(levels(image), 0.3 * one, zero, one), expected)
 
 
 def test_hue_is_pillows_over_the_whole_cube() -> None:
     """Every fifth level of each channel, both ends included, at several turns."""
-    levels = np.arange(0, 256, 5, dtype=np.uint8)
-    cube = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(1, -1, len(levels), 3)
+    some = np.arange(0, 256, 5, dtype=np.uint8)
+    cube = np.stack(np.meshgrid(some, some, some, indexing="ij"), -1).reshape(1, -1, len(some), 3)
     for turn in (-0.5, -0.2, 0.004, 0.31, 0.5):
         expected = np.asarray(functional.adjust_hue(Image.fromarray(cube[0]), turn))
-        np.testing.assert_array_equal(colour.hue(torch.from_numpy(cube), torch.tensor([turn]).double())[0].numpy(), expected)
+        assert_levels(colour.hue(levels(cube), torch.tensor([turn]).double()), [expected])
 
 
 @pytest.mark.parametrize("resample", [Image.Resampling.NEAREST, Image.Resampling.BILINEAR])
@@ -209,9 +231,9 @@ def test_warps_are_pillows(resample: Image.Resampling) -> None:
         for image, matrix in zip(images, matrices, strict=True)
     ]
     ours = warp.nearest if resample == Image.Resampling.NEAREST else warp.bilinear
-    made = ours(torch.from_numpy(images), torch.from_numpy(matrices)).numpy()
-    np.testing.assert_array_equal(made, np.stack(expected))
-    np.testing.assert_array_equal(made[0], images[0])
+    made = ours(levels(images), torch.from_numpy(matrices))
+    assert_levels(made, expected)
+    assert_levels(made[:1], [images[0]])
 
 
 def test_noise_is_the_counter_streams_on_the_device_too() -> None:

@@ -59,7 +59,7 @@ _READERS: Final[dict[str, type[ImageFile]]] = {
     "GIF": GifImageFile,
     "BMP": BmpImageFile,
 }
-_EXTENSIONS: Final = {
+EXTENSIONS: Final = {
     "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"},
     "PNG": {".png", ".apng"},
     "WEBP": {".webp"},
@@ -371,7 +371,7 @@ def has_wrong_extension(name: str | PurePath, data: bytes | Pixels) -> bool:
         found = header(data).format
     except BadImage:
         return False
-    return PurePath(name).suffix.lower() not in _EXTENSIONS[found]
+    return PurePath(name).suffix.lower() not in EXTENSIONS[found]
 
 
 # ---------------------------------------------------------------- decoding

@@ -6,23 +6,28 @@ none) change only when it is ready. So the loader has no state, and a resume is 
 Threads are the default: the decoders, Pillow and numpy release the interpreter while they work. Processes help where foreign
 code does not. A resident set is gathered by threads in either case, as there is nothing to decode.
 An image that cannot be used is dropped from its batch and listed there; what to do about it is decided in the loop.
+
+Training asks a photo for its sides first and then for the part it crops, so a pack need not decode the rest. The memory of a
+batch is taken again when nobody holds it any more: fresh memory of that size costs more than a crop's resize.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
+import weakref
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from typing import ClassVar, Final, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from striate import machine
-from striate.data import views
+from striate.data import photo, resample, views
 from striate.data.augment import apply, draw, geometry
 from striate.data.augment.draw import Augmentation, Drawn
 from striate.data.batched.plan import Plan, planned
@@ -30,6 +35,8 @@ from striate.data.crew import Failed, Note, Slab, Stuck, notes_bytes, processes_
 from striate.data.decode import BadImage, Pixels
 from striate.data.index import Index
 from striate.data.order import Order, Rows, steps_per_epoch
+from striate.data.photo import Photo, Windowed
+from striate.data.resample import Resampler
 from striate.data.resident import Prepare, Resident, failed_error, prepared, stuck_error
 from striate.errors import ResourceError, UserError
 from striate.view import View
@@ -99,8 +106,25 @@ class Streaming:
         """Image i: uint8 [H, W, 3]. Raises BadImage."""
         return prepared(self.index.content(i), self.prepare)
 
+    def photo(self, i: int) -> Photo:
+        """Image i, of which only a part is decoded where the index's store can do that: the same pixels. Raises BadImage."""
+        if (windowed := self._windowed) is not None and self.index.places is not None:
+            place = int(self.index.places[i])
+            sides = windowed.sides(place, self.exif)
+            if sides is not None and (self.shrink_px == 0 or min(sides) <= self.shrink_px):
+                return photo.stored(windowed, place, sides, functools.partial(self.image, i))
+        return photo.whole(self.image(i))
+
+    @functools.cached_property
+    def _windowed(self) -> Windowed | None:
+        return photo.windowed(self.index.store)
+
 
 Source = Streaming | Resident
+
+
+def _photo(source: Source, i: int) -> Photo:
+    return source.photo(i) if isinstance(source, Streaming) else photo.whole(source.image(i))
 
 
 # ---------------------------------------------------------------- what a worker does
@@ -113,9 +137,29 @@ class _Filled(NamedTuple):
     drawn: list[Drawn]
 
 
-def _room(count: int, size_px: int) -> torch.Tensor:
-    """Memory for finished images."""
-    return torch.empty((count, size_px, size_px, 3), dtype=torch.uint8)
+class _Rooms:
+    """Memory for batches, given out again when nobody sees it any more.
+
+    is_pinned: for copies to a GPU that go on beside the work. That memory comes from torch, which keeps it itself and waits for
+    the copies.
+    """
+
+    def __init__(self, is_pinned: bool) -> None:
+        self._is_pinned = is_pinned
+        self._leases: list[tuple[NDArray[np.uint8], weakref.ref[NDArray[np.uint8]]]] = []
+
+    def take(self, shape: tuple[int, ...]) -> torch.Tensor:
+        """uint8 of that shape, its values undefined."""
+        if self._is_pinned:
+            return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+        needed = int(np.prod(shape))
+        self._leases = [(block, seen) for block, seen in self._leases if block.size >= needed]
+        free = next((number for number, (_, seen) in enumerate(self._leases) if seen() is None), None)
+        block = np.empty(needed, dtype=np.uint8) if free is None else self._leases.pop(free)[0]
+        # A tensor holds the very array it was made from, as long as any other tensor or array sees the same memory.
+        lease = block[:needed].reshape(shape)
+        self._leases.append((block, weakref.ref(lease)))
+        return torch.from_numpy(lease)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,8 +174,12 @@ class _Training:
     def size_px(self) -> int:
         return self.augmentation.size_px
 
-    def room(self, indices_B: NDArray[np.int64]) -> torch.Tensor:
-        return _room(len(indices_B), self.size_px)
+    @property
+    def resampler(self) -> Resampler:
+        return self.augmentation.resampler
+
+    def shape(self, indices_B: NDArray[np.int64]) -> tuple[int, ...]:
+        return len(indices_B), self.size_px, self.size_px, 3
 
     def fill(self, rows: Rows, pixels_nSS3: Pixels, note: Note) -> _Filled:
         """Writes the images."""
@@ -141,13 +189,15 @@ class _Training:
         if is_still and (all_NSS3 := _all_of(self.source, self.size_px)) is not None:
             np.take(all_NSS3, indices_n, axis=0, out=pixels_nSS3, mode="clip")
             is_flipped_n = draw.is_flipped(self.augmentation, uniforms_nD)
-            pixels_nSS3[is_flipped_n] = geometry.mirrored(pixels_nSS3[is_flipped_n])
+            flipped_mSS3 = pixels_nSS3[is_flipped_n]
+            geometry.mirror(flipped_mSS3)
+            pixels_nSS3[is_flipped_n] = flipped_mSS3
             return _Filled([], [])
         bad = []
         for position, row in enumerate(indices_n.tolist()):
             note(row)
             try:
-                pixels_nSS3[position] = apply.apply(self.source.image(row), self.augmentation, uniforms_nD[position])[0]
+                apply.fill(pixels_nSS3[position], _photo(self.source, row), self.augmentation, uniforms_nD[position])
             except BadImage as error:
                 bad.append((position, error.reason))
         return _Filled(bad, [])
@@ -164,15 +214,16 @@ class _Planning:
     augmentation: Augmentation
     seed: int
     on_device: torch.Tensor | None
+    resampler: ClassVar[Resampler] = "pillow"
 
     @property
     def size_px(self) -> int:
         return self.augmentation.size_px
 
-    def room(self, indices_B: NDArray[np.int64]) -> torch.Tensor:
+    def shape(self, indices_B: NDArray[np.int64]) -> tuple[int, ...]:
         """As large as the largest photo."""
         height, width = (0, 0) if self.on_device is not None else self.source.sides_N2[indices_B].max(0).tolist()
-        return torch.empty((len(indices_B), height, width, 3), dtype=torch.uint8)
+        return len(indices_B), height, width, 3
 
     def fill(self, rows: Rows, pixels_nHW3: Pixels, note: Note) -> _Filled:
         """Writes the photos, each into its upper left corner."""
@@ -200,13 +251,14 @@ class _Viewing:
 
     source: Source
     view: View
+    resampler: ClassVar[Resampler] = "pillow"
 
     @property
     def size_px(self) -> int:
         return self.view.size_px
 
-    def room(self, indices_B: NDArray[np.int64]) -> torch.Tensor:
-        return _room(len(indices_B), self.size_px)
+    def shape(self, indices_B: NDArray[np.int64]) -> tuple[int, ...]:
+        return len(indices_B), self.size_px, self.size_px, 3
 
     def fill(self, rows: Rows, pixels_nSS3: Pixels, note: Note) -> _Filled:
         """Writes the images. The epoch does not matter."""
@@ -264,7 +316,8 @@ class _InSlab:
     def __call__(self, part: _Part, note: Note) -> _Filled:
         torch.set_num_threads(1)
         room = self.slot_BSS3(part.batch)[part.first : part.first + len(part)]
-        return self.filler.fill(part.rows, room, note)
+        with resample.one_thread(self.filler.resampler):
+            return self.filler.fill(part.rows, room, note)
 
 
 # ---------------------------------------------------------------- batches
@@ -288,6 +341,7 @@ def _batches(
     batch_size: int,
     workers: Workers,
     timeout_s: float,
+    pin_memory: bool,
 ) -> Generator[Batch]:
     """Batches of the planned rows, in order. batch_size: of the largest."""
     side = filler.size_px
@@ -296,13 +350,14 @@ def _batches(
     ahead = _AHEAD * parts_per_batch
     in_processes = workers.kind == "processes" and workers.count > 0 and isinstance(filler.source, Streaming)
     is_open: deque[_Open] = deque()
+    memory = _Rooms(pin_memory)
 
     def parts() -> Iterator[_Part]:
         for number, rows in enumerate(plans):
             indices_B = rows.rows_b
             firsts = range(0, len(indices_B), chunk)
             # Images of processes arrive in the slab and are copied at the end.
-            images = filler.room(indices_B[:0] if in_processes else indices_B)
+            images = memory.take(filler.shape(indices_B[:0] if in_processes else indices_B))
             is_open.append(_Open(indices_B, images, len(firsts), [], []))
             rooms[number] = images.numpy()
             for first in firsts:
@@ -326,6 +381,7 @@ def _batches(
             in_slab = _InSlab(filler, slab, start, slots, batch_size)
             results = processes_in_order(in_slab, parts(), workers.count, ahead, timeout_s)
         else:
+            ending.enter_context(resample.one_thread(filler.resampler))
             results = threads_in_order(work, parts(), workers.count, ahead, timeout_s)
         ending.callback(results.close)
         first = number = 0
@@ -345,7 +401,8 @@ def _batches(
             first += chunk
             if current.parts_left == 0:
                 if in_slab is not None:
-                    current.images_BHW3 = torch.from_numpy(in_slab.slot_BSS3(number)[: len(current.indices_B)].copy())
+                    current.images_BHW3 = memory.take(filler.shape(current.indices_B))
+                    np.copyto(current.images_BHW3.numpy(), in_slab.slot_BSS3(number)[: len(current.indices_B)])
                 is_open.popleft()
                 del rooms[number]
                 first, number = 0, number + 1
@@ -396,12 +453,13 @@ def train_batches(
     timeout_s: float = 120.0,
     batched: bool = False,
     on_device: torch.Tensor | None = None,
+    pin_memory: bool = False,
 ) -> Generator[Batch]:
     """One batch for each step from first_step to last_step - 1 (None: without end), a pure function of (order, step).
 
     A bad image makes its batch smaller, never another one. Close the generator to end its workers at once.
     batched: with photos as stored and a plan, of which `batched.apply` makes the same images. on_device: every photo of the
-    source, as `Resident.on` gives them; then a batch brings its plan only.
+    source, as `Resident.on` gives them; then a batch brings its plan only. pin_memory: for a GPU, see `_Rooms`.
     Raises ResourceError when a worker dies, or when no image is finished for timeout_s; DataError naming the file for
     an exception that nobody expected; UserError when there are fewer images than the order's batch_size.
     """
@@ -414,7 +472,7 @@ def train_batches(
         if not isinstance(source, Resident):
             raise UserError("--augment.execution batched: needs the images in memory; add --data.resident yes, or leave it out.")
         filler = _Planning(source, augmentation, order.seed, on_device)
-    return _batches(filler, index, plans, order.part_size, workers, timeout_s)
+    return _batches(filler, index, plans, order.part_size, workers, timeout_s, pin_memory)
 
 
 def ordered_batches(
@@ -425,6 +483,7 @@ def ordered_batches(
     batch_size: int,
     workers: Workers,
     timeout_s: float = 120.0,
+    pin_memory: bool = False,
 ) -> Generator[Batch]:
     """Every image of `rows` (None: all of the index) once, in order; the last batch may be short.
 
@@ -440,7 +499,7 @@ def ordered_batches(
     chosen = np.arange(len(index)) if rows is None else np.asarray(rows, dtype=np.int64)
     size = max(1, batch_size)
     plans = (Rows(0, rows_b, rows_b) for rows_b in np.split(chosen, range(size, len(chosen), size)) if len(rows_b))
-    return _batches(_Viewing(source, view), index, plans, size, workers, timeout_s)
+    return _batches(_Viewing(source, view), index, plans, size, workers, timeout_s, pin_memory)
 
 
 def _check_rows(source: Source, index: Index) -> None:

@@ -366,6 +366,7 @@ def augmentation_of(recipe: Recipe, view: View) -> Augmentation:
         erase_ratio=a.erase_ratio,
         cutout_px=a.cutout_px,
         cutout_colour=(red, green, blue),
+        resampler="pillow" if a.resampler == "auto" else a.resampler,  # runs begun before there was a choice say nothing
     )
 
 

@@ -89,6 +89,7 @@ def steps(
             training.workers,
             batched=training.is_batched,
             on_device=training.on_device,
+            pin_memory=training.device.type == "cuda",
         )
         ending.callback(batches.close)
         is_between_steps = True

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from striate import machine
-from striate.data import decode, resident, views
+from striate.data import decode, resample, resident, views
 from striate.data.augment import colour
 from striate.data.index import Index
 from striate.data.layouts.splits import Splits
@@ -79,6 +79,10 @@ def resolve(recipe: Recipe, splits: Splits, device: torch.device, keeps_orientat
     if recipe.augment.execution == "auto":
         on_device = device.type == "cuda" and recipe.data.resident == "yes"
         recipe = change(recipe, {"augment.execution": "batched" if on_device else "per-image"})
+    resampler = resample.chosen(recipe.augment.resampler, recipe.data.interpolation, recipe.augment.execution == "batched")
+    if recipe.augment.resampler == "auto" and resampler != "pillow":
+        notes.append(f"--augment.resampler {resampler}: faster than Pillow's on this machine; scoring resizes with Pillow.")
+    recipe = change(recipe, {"augment.resampler": resampler})
     is_grey = recipe.data.colour == "grey"
     view = View(
         size_px=recipe.data.size_px,

@@ -24,6 +24,7 @@ from striate.data.index import Index
 from striate.data.layouts.splits import Splits
 from striate.data.loader import Batch, Streaming, Workers, ordered_batches, train_batches
 from striate.data.order import Order, steps_per_epoch
+from striate.data.pack.read import PackStore
 from striate.errors import DataError, ResourceError
 from striate.evaluate.predict import predict, scoring_batch_size
 from striate.measure import plan
@@ -218,6 +219,7 @@ def _batches(training: Training) -> contextlib.closing[Generator[Batch]]:
         training.workers,
         batched=training.is_batched,
         on_device=training.on_device,
+        pin_memory=training.device.type == "cuda",
     )
     return contextlib.closing(batches)
 
@@ -294,7 +296,7 @@ def _kind(training: Training) -> str:
     """Where the loader finds images, as `plan.Setting` says it."""
     if not isinstance(training.source, Streaming):
         return "memory"
-    return "pack" if training.train.layout == "pack" else "files"
+    return "pack" if isinstance(training.train.store, PackStore) else "files"
 
 
 def _loader_speeds(training: Training, order: Order) -> tuple[float, float | None, float | None]:

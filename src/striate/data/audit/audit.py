@@ -22,9 +22,10 @@ import pyarrow.parquet as pq
 import simplejpeg
 
 from striate import files
-from striate.data.audit import checks, checksums, labels
+from striate.data.audit import checks, checksums, duplicates, labels
 from striate.data.audit.checks import Defect
 from striate.data.audit.facts import JOURNAL, Facts, gather
+from striate.data.layouts import detect
 from striate.errors import UserError
 
 SUMS: Final = "SHA256SUMS"
@@ -61,17 +62,20 @@ def audit(
     out: Path,
     workers: int,
     progress: Progress | None = None,
+    near: bool = True,
     manifest: bool = False,
 ) -> Audit:
     """Looks at every image of a data set and writes what it found to `out`.
 
-    workers: threads; one for each core is best. progress(done, total) may raise to stop (Interrupted): the journal keeps what
-    was found, and the same call goes on from there. manifest: also write SHA256SUMS of all files, for `checksums.verify`.
+    workers: threads; one for each core is best. progress(done, total) counts images, then those that the search for
+    near-duplicates reads again, and may raise to stop (Interrupted): the journal keeps what was found, and the same call goes on
+    from there. near: also search near-duplicates. manifest: also write SHA256SUMS of all files, for `checksums.verify`.
     What is wrong with the data is a defect and never raised.
     Raises UserError when there are no such data, or `out` lies within them or holds something else; ResourceError when the
     disk is full or reading hangs.
     """
-    refuse_place(data, out)
+    source = detect.place_of(data)
+    refuse_place(source, out)
     found, defects = labels.read(data)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -80,6 +84,9 @@ def audit(
     gathered = gather(dict(found.indexes), out, workers, progress)
     looked_at = sum(map(len, gathered.facts.values())) - gathered.known
     defects += checks.all_of(gathered.facts)
+    defects += duplicates.exact(gathered.facts)
+    if near:
+        defects += duplicates.near(gathered.facts, workers, progress)
     result = Audit(
         data=str(data),
         layout=found.layout,
@@ -90,19 +97,19 @@ def audit(
         seconds=gathered.seconds,
         images_per_s=looked_at / gathered.seconds if looked_at else 0.0,
     )
-    if manifest and False:
-        checksums.write(data, found.indexes.values(), gathered.facts, out / SUMS, workers)
+    if manifest:
+        checksums.write(source, gathered.facts, out / SUMS, workers)
     files.write_whole(out / "defects.csv", _defects_csv(result))
     _write_images(out / "images.parquet", result.facts)
     files.write_json(out / "audit.json", to_json(result))
     return result
 
 
-def refuse_place(data: str | Path, out: Path) -> None:
+def refuse_place(source: Path, out: Path) -> None:
     """Raises UserError where an audit may not be written: within the data, or in a folder of something else."""
-    source, target = Path(os.path.realpath(Path(data).expanduser())), Path(os.path.realpath(out))
-    if source.is_dir() and target.is_relative_to(source):
-        raise UserError(f"--out {out}: lies within {data}, and the data are never written to. Choose a folder outside.")
+    target = Path(os.path.realpath(out))
+    if source.is_dir() and target.is_relative_to(os.path.realpath(source)):
+        raise UserError(f"--out {out}: lies within {source}, and the data are never written to. Choose a folder outside.")
     if target.is_dir() and any(target.iterdir()) and not (target / JOURNAL).exists():
         raise UserError(f"--out {out}: holds something that is no audit. Choose a new folder.")
     if target.exists() and not target.is_dir():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -78,7 +78,7 @@ _BAD: Final[tuple[tuple[str, str, str], ...]] = (  # kind, pattern of its reason
     ("truncated", r"truncated|ends within", "Download or unpack them again: the end of the file is missing."),
     ("unsupported", r"^unsupported", "Convert them to JPEG or PNG."),
     ("not an image", r"not an image|NUL bytes", "Download them again, or remove them."),
-    ("unreadable", r"^cannot be|^no permission|^no such file|^not a file|^a loop of", "Change their rights, or mend the link or the disk."),
+    ("unreadable", r"^cannot be|^no permission|^no such file|^not a file|^a loop of", "Mend their rights, the link or the disk."),
     ("undecodable", r"", "Download them again, or remove them."),
 )  # fmt: skip
 
@@ -115,7 +115,7 @@ _ODD: Final[tuple[tuple[str, Severity, str, str], ...]] = (  # as `decode` and `
      "Look at them: their pixels may be wrong. Download them again where they are."),
     ("cmyk", "warning", "are CMYK, and are converted without a colour profile",
      "Convert them to RGB with their profile where colours matter."),
-    ("alpha", "warning", "have transparency, and are laid on white", "Give them the background they should have, where white is wrong."),
+    ("alpha", "warning", "have transparency, and are laid on white", "Give them their background where white is wrong."),
     ("animated", "warning", "are animations, of which the first frame counts", "Save the frame that you mean as an image."),
     ("16-bit", "note", "have 16 bits for each channel, and are scaled to 8", "Nothing need be done."),
     ("palette", "note", "have a palette, which is looked up", "Nothing need be done."),
@@ -153,8 +153,8 @@ def _shapes(split: str, facts: Facts) -> list[Defect]:
         ("tiny", "warning", is_good_N & (shorter_N < limit_px), f"have a shorter side under {limit_px:g} pixels",
          "Look at them: thumbnails and placeholders teach nothing."),
         ("extreme aspect", "warning", is_good_N & (aspect_N > LONGEST_ASPECT) & ~is_strip_N,
-         f"are more than {LONGEST_ASPECT:g} times as long as wide", "A square crop shows little of them: cut them, or accept it."),
-        ("strip", "error", is_strip_N, f"are more than {STRIP_ASPECT:.0f} times as long as wide, and cannot be resized for a network",
+         f"are more than {LONGEST_ASPECT:g} times as long as wide", "A square crop shows little of them."),
+        ("strip", "error", is_strip_N, f"are more than {STRIP_ASPECT:.0f} times as long as wide, too long to resize",
          "Cut or remove them, or train without them: --data.on-bad skip."),
     )  # fmt: skip
     found = []
@@ -245,16 +245,12 @@ def _class_order(facts: Mapping[str, Facts]) -> list[Defect]:
     of_classes: dict[str, Classes] = {of_split.index.classes.hash: of_split.index.classes for of_split in facts.values()}
     found = []
     for classes in of_classes.values():
-        for sentence in order_note(classes):
-            found.append(
-                Defect(
-                    "class order",
-                    "warning",
-                    "",
-                    sentence[0].upper() + sentence[1:] + ".",
-                    "Match classes by id, never by position.",
-                )
+        found += [
+            Defect(
+                "class order", "warning", "", f"{note[0].upper()}{note[1:]}.", "Never match classes by position.", details=(note,)
             )
+            for note in order_note(classes)
+        ]
         ids_of: dict[str, list[str]] = defaultdict(list)
         for class_id, name in zip(classes.ids, classes.names, strict=True):
             ids_of[name].append(class_id)
@@ -263,31 +259,3 @@ def _class_order(facts: Mapping[str, Facts]) -> list[Defect]:
             text = f"{len(shared):,} names stand for more than one class: {listed((line.split(':')[0] for line in shared), 5)}."
             found.append(Defect("shared class name", "note", "", text, "Use ids as keys, never names.", details=shared))
     return found
-
-
-def of_duplicates(kind: str, groups: Iterable[tuple[tuple[str, int], ...]], facts: Mapping[str, Facts], how: str) -> list[Defect]:
-    """Groups of images that are alike, as defects: those across splits, those of several classes, and the others."""
-    across, torn, same = [], [], []
-
-    def label(member: tuple[str, int]) -> int:
-        return int(facts[member[0]].index.labels[member[1]])
-
-    for group in groups:
-        if len({split for split, _ in group}) > 1:
-            across.append(group)
-        elif len({label(member) for member in group}) > 1:
-            torn.append(group)
-        else:
-            same.append(group)
-    judged: tuple[tuple[str, Severity, list[tuple[tuple[str, int], ...]], str, str], ...] = (
-        (f"{kind} across splits", "warning", across, "are in more than one split, so that scores flatter the network",
-         "Remove them from the training set, or say so beside the score."),
-        (f"{kind} of several classes", "warning", torn, "are in more than one class of their split",
-         "Decide for one class: a network cannot learn both."),
-        (kind, "note", same, "are more than once in one class", "Remove the copies, or accept that they count double."),
-    )  # fmt: skip
-    return [
-        Defect(name, severity, "", f"{len(found):,} images {how} {words}.", remedy, groups=tuple(found))
-        for name, severity, found, words, remedy in judged
-        if found
-    ]

@@ -3,7 +3,7 @@
 One pass over the stored bytes, each image decoded in full. What was found goes into a journal as it comes, so that an audit
 that is killed loses at most a batch, and the next one of unchanged files decodes nothing.
 
-The journal is a file that only grows: frames of (length, CRC-32, Arrow table of up to `_BATCH` images). A frame that was torn
+The journal is a file that only grows: frames of (length, CRC-32, Arrow table). A frame that was torn
 by a kill or changed since is where reading stops, and is overwritten. An image is known again by `_identity`: its key, size and
 time of change, and the versions of the decoders; its row and split may be others.
 """
@@ -18,9 +18,9 @@ import struct
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -42,7 +42,7 @@ LOOKS_GREY: Final = "looks grey"  # stored in colour, and shows none; "grey" is 
 
 _FORMAT: Final = 1  # of the facts: counts in every image's identity
 _CHUNK: Final = 32  # images of one job
-_BATCH: Final = 2048  # images of one frame at most
+_BATCH: Final = 256  # jobs whose images make a frame at most
 _FLUSH_S: Final = 2.0
 _FRAME: Final = struct.Struct("<II")
 _MOST_FRAME_BYTES: Final = 1 << 26
@@ -81,42 +81,99 @@ class Facts:
         return np.asarray([row for row, odd in enumerate(self.odd) if oddity in odd], dtype=np.int64)
 
 
-# ---------------------------------------------------------------- one image
+# ---------------------------------------------------------------- some images
 
 
-@dataclass(slots=True)
-class _Seen:
-    """The facts of one image, on the way from a thread to the arrays. lasting: as `BadImage.lasting`."""
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """The facts of some rows, as in `Facts`; is_lasting: whether they would be the same another day (`BadImage.lasting`)."""
 
-    reason: str | None = None
-    lasting: bool = True
-    format: str = ""
-    width: int = 0
-    height: int = 0
-    odd: frozenset[str] = frozenset()
-    sha256: bytes = bytes(32)
-    likeness: int = 0
+    rows: list[int]
+    reason: list[str | None]
+    format: list[str]
+    sides_M2: NDArray[np.int32]
+    odd: list[frozenset[str]]
+    sha256_M32: NDArray[np.uint8]
+    likeness_M: NDArray[np.uint64]
+    is_lasting: list[bool]
 
 
-def look(index: Index, row: int) -> _Seen:
-    """Reads and decodes one image in full."""
-    seen, odd = _Seen(), Counter[str]()
+def _look(index: Index, rows: list[int], note: Note) -> _Part:
+    """Reads, hashes and decodes some images in full."""
+    count = len(rows)
+    part = _Part(
+        rows,
+        [None] * count,
+        [""] * count,
+        np.zeros((count, 2), dtype=np.int32),
+        [frozenset()] * count,
+        np.zeros((count, 32), dtype=np.uint8),
+        np.zeros(count, dtype=np.uint64),
+        [True] * count,
+    )
+    sides, likenesses, sha256s = list[tuple[int, int]](), list[int](), list[bytes]()
+    for place, row in enumerate(rows):
+        note(row)
+        side, alike, sha256, odd = (0, 0), 0, _NO_SHA256, Counter[str]()
+        try:
+            content = index.content(row)
+            sha256 = hashlib.sha256(content).digest()  # type: ignore[arg-type]  # an array of bytes is a buffer
+            if isinstance(content, np.ndarray):
+                part.format[place], image_HW3, orientation = "pixels", content, 1
+            else:
+                # The header of a JPEG that decodes has nothing to add, and would cost a tenth of decoding a small one.
+                if content[:3] != b"\xff\xd8\xff":
+                    side, part.format[place] = _header(content)
+                else:
+                    part.format[place] = "JPEG"
+                try:
+                    image_HW3, orientation = decode.as_stored(content, decode.MAX_PIXELS, odd)
+                except BadImage:
+                    side, part.format[place] = _header(content)
+                    raise
+                name = index.keys[row]
+                if name[name.rfind(".") :].lower() not in decode.EXTENSIONS[part.format[place]]:
+                    odd["wrong extension"] += 1
+            side = image_HW3.shape[1], image_HW3.shape[0]
+            if orientation != 1:
+                odd["exif-rotated"] += 1
+                image_HW3 = decode.turned(image_HW3, orientation)
+            alike = likeness.likeness(image_HW3)
+            if "grey" not in odd and _looks_grey(image_HW3):
+                odd[LOOKS_GREY] += 1
+        except BadImage as error:
+            part.reason[place], part.is_lasting[place] = error.reason, error.lasting
+        if odd:
+            part.odd[place] = frozenset(odd)
+        sides.append(side)
+        likenesses.append(alike)
+        sha256s.append(sha256)
+    part.sides_M2[:] = sides
+    part.likeness_M[:] = likenesses
+    part.sha256_M32[:] = np.frombuffer(b"".join(sha256s), dtype=np.uint8).reshape(-1, 32)
+    return part
+
+
+_NO_SHA256: Final = bytes(32)
+
+
+def _header(content: bytes) -> tuple[tuple[int, int], str]:
+    """Sides and format as the header says, as far as it says them."""
     try:
-        content = index.content(row)
-        seen.sha256 = hashlib.sha256(content).digest()
-        if isinstance(content, np.ndarray):
-            seen.format = "pixels"
-            seen.height, seen.width = content.shape[:2]
-        else:
-            seen.width, seen.height, seen.format = decode.header(content)
-            odd["wrong extension"] += decode.has_wrong_extension(index.keys[row], content)
-        image_HW3 = decode.pixels(content, exif=True, seen=odd)
-        seen.likeness = likeness.likeness(image_HW3)
-        odd[LOOKS_GREY] += "grey" not in odd and bool(views.is_grey(image_HW3[None])[0])
-    except BadImage as error:
-        seen.reason, seen.lasting = error.reason, error.lasting
-    seen.odd = frozenset(+odd)
-    return seen
+        width, height, format_ = decode.header(content)
+    except BadImage:
+        return (0, 0), ""
+    return (width, height), format_
+
+
+def _looks_grey(image_HW3: Pixels) -> bool:
+    """`views.is_grey` of one image. Two pixels tell most colour images, in a tenth of its time."""
+    height, width = image_HW3.shape[:2]
+    for y, x in ((height // 2, width // 2), (height // 4, width // 4)):
+        pixel = image_HW3[y, x].tolist()
+        if max(pixel) - min(pixel) > views.GREY_TOLERANCE:
+            return False
+    return bool(views.is_grey(image_HW3[None])[0])
 
 
 # ---------------------------------------------------------------- the pass over all images
@@ -154,32 +211,26 @@ def gather(
         if progress is not None:
             progress(done, total)
         for table in tables.values():
-            for row, seen in _looked_at(table.index, np.flatnonzero(~table.is_known_N), workers, timeout_s):
-                table.put(row, seen)
-                if seen.lasting:  # what could not be read today is tried again another day
-                    journal.add(table.identity_N[row].tobytes(), seen)
-                done += 1
-                if progress is not None and (done % _CHUNK == 0 or done == total):
+            for part in _looked_at(table.index, np.flatnonzero(~table.is_known_N), workers, timeout_s):
+                table.put(part)
+                journal.add(table.identity_N[part.rows], part)
+                done += len(part.rows)
+                if progress is not None:
                     progress(done, total)
         seconds = time.monotonic() - began
     return Gathered({split: table.facts() for split, table in tables.items()}, known, seconds)
 
 
-def _looked_at(index: Index, rows_M: NDArray[np.int64], workers: int, timeout_s: float) -> Iterator[tuple[int, _Seen]]:
-    """(row, what was seen) of the given rows, in their order. Raises as the loader does, with file names."""
+def _looked_at(index: Index, rows_M: NDArray[np.int64], workers: int, timeout_s: float) -> Iterator[_Part]:
+    """The facts of the given rows, in their order. Raises as the loader does, with file names."""
 
-    def work(rows: list[int], note: Note) -> list[tuple[int, _Seen]]:
-        found = []
-        for row in rows:
-            note(row)
-            found.append((row, look(index, row)))
-        return found
+    def work(rows: list[int], note: Note) -> _Part:
+        return _look(index, rows, note)
 
     jobs = (rows_M[start : start + _CHUNK].tolist() for start in range(0, len(rows_M), _CHUNK))
     with contextlib.closing(threads_in_order(work, jobs, workers, 4 * max(1, workers), timeout_s)) as results:
         try:
-            for found in results:
-                yield from found
+            yield from results
         except Stuck as error:
             raise resident.stuck_error(error, index) from error
         except Failed as error:
@@ -203,15 +254,21 @@ class _Table:
         self._likeness_N = np.zeros(count, dtype=np.uint64)
         self._shared: dict[Any, Any] = {}
 
-    def put(self, row: int, seen: _Seen) -> None:
-        """Takes one image's facts in."""
+    def put(self, part: _Part) -> None:
+        """Takes the facts of some images in."""
+        self._sides_N2[part.rows] = part.sides_M2
+        self._sha256_N32[part.rows] = part.sha256_M32
+        self._likeness_N[part.rows] = part.likeness_M
+        self._put_words(part.rows, part.reason, part.format, part.odd)
+
+    def _put_words(
+        self, rows: list[int], reasons: Iterable[str | None], formats: Iterable[str], odds: Iterable[frozenset[str]]
+    ) -> None:
         share = self._shared.setdefault
-        self._reason[row] = share(seen.reason, seen.reason)
-        self._format[row] = share(seen.format, seen.format)
-        self._odd[row] = share(seen.odd, seen.odd)
-        self._sides_N2[row] = seen.width, seen.height
-        self._sha256_N32[row] = np.frombuffer(seen.sha256, dtype=np.uint8)
-        self._likeness_N[row] = seen.likeness
+        for row, reason, format_, odd in zip(rows, reasons, formats, odds, strict=True):
+            self._reason[row] = share(reason, reason)
+            self._format[row] = share(format_, format_)
+            self._odd[row] = share(odd, odd)
 
     def recall(self, frame: pa.Table) -> None:
         """Takes in those facts of a frame of the journal that are of this split's images."""
@@ -227,13 +284,8 @@ class _Table:
         self._sides_N2[rows, 1] = frame["height"].to_numpy()[ours]
         self._sha256_N32[rows] = _fixed(frame["sha256"], 32)[ours]
         self._likeness_N[rows] = frame["likeness"].to_numpy()[ours]
-        share = self._shared.setdefault
-        words = (frame[name].take(pa.array(ours)).to_pylist() for name in ("reason", "format", "odd"))
-        for row, reason, format_, odd in zip(rows.tolist(), *words, strict=True):
-            self._reason[row] = share(reason, reason)
-            self._format[row] = share(format_, format_)
-            odd_set = frozenset(odd)
-            self._odd[row] = share(odd_set, odd_set)
+        reasons, formats, odds = (frame[name].take(pa.array(ours)).to_pylist() for name in ("reason", "format", "odd"))
+        self._put_words(rows.tolist(), reasons, formats, map(frozenset, odds))
 
     def facts(self) -> Facts:
         """The finished facts; the arrays are shared."""
@@ -280,7 +332,7 @@ class _Journal:
 
     def __init__(self, path: Path, handle: int) -> None:
         self._path, self._handle = path, handle
-        self._waiting: list[tuple[bytes, _Seen]] = []
+        self._waiting: list[pa.Table] = []
         self._flushed = time.monotonic()
 
     def frames(self) -> Iterator[pa.Table]:
@@ -301,9 +353,23 @@ class _Journal:
         os.ftruncate(self._handle, at)
         os.lseek(self._handle, at, os.SEEK_SET)
 
-    def add(self, identity: bytes, seen: _Seen) -> None:
-        """One more image; written with others, after two seconds at the latest."""
-        self._waiting.append((identity, seen))
+    def add(self, identity_M: NDArray[np.void], part: _Part) -> None:
+        """The facts of some more images; written with others, after two seconds at the latest.
+
+        What could not be read is left out: another day it may be.
+        """
+        columns = {
+            "identity": identity_M.tolist(),
+            "reason": part.reason,
+            "format": part.format,
+            "width": part.sides_M2[:, 0],
+            "height": part.sides_M2[:, 1],
+            "odd": [sorted(odd) for odd in part.odd],
+            "sha256": part.sha256_M32.view("V32")[:, 0].tolist(),
+            "likeness": part.likeness_M,
+        }
+        table = pa.table(columns, _SCHEMA)
+        self._waiting.append(table if all(part.is_lasting) else table.filter(pa.array(part.is_lasting)))
         if len(self._waiting) >= _BATCH or time.monotonic() - self._flushed >= _FLUSH_S:
             self.flush()
 
@@ -312,14 +378,9 @@ class _Journal:
         self._flushed = time.monotonic()
         if not self._waiting:
             return
-        identities, seen = zip(*self._waiting, strict=True)
-        columns: dict[str, Any] = {"identity": identities}
-        for name in _SCHEMA.names[1:]:
-            columns[name] = [getattr(one, name) for one in seen]
-        columns["odd"] = [sorted(odd) for odd in columns["odd"]]
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, _SCHEMA) as writer:
-            writer.write_table(pa.table(columns, _SCHEMA))
+            writer.write_table(pa.concat_tables(self._waiting).combine_chunks())
         body = sink.getvalue().to_pybytes()
         rest = memoryview(_FRAME.pack(len(body), zlib.crc32(body)) + body)
         try:

@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from striate import machine
+from striate.data import resample
 from striate.data.augment import colour, erase, geometry, policy
 from striate.data.augment.geometry import Affine
+from striate.data.resample import Resampler
 from striate.errors import UserError
 from striate.view import Fit, Interpolation, scaled_sides
 
@@ -88,12 +90,14 @@ class Augmentation:
     erase_ratio: tuple[float, float] = (1.0, 1.0)  # height over width
     cutout_px: int = 0  # side of the square; 0 for none
     cutout_colour: tuple[int, int, int] = (0, 0, 0)  # red, green, blue, 0..255: what the network sees as zero
+    resampler: Resampler = "pillow"  # who resizes
 
     def __post_init__(self) -> None:
         if self.crop not in ("random-resized", "random", "resize", "shift"):
             raise UserError(f"augment: crop is {self.crop!r}; expected random-resized, random, resize or shift.")
         if self.policy not in ("none", "randaugment", "trivialaugment"):
             raise UserError(f"augment: policy is {self.policy!r}; expected none, randaugment or trivialaugment.")
+        resample.check(self.resampler, self.interpolation)
         for name, holds, wanted in (
             ("scale", 0 < self.scale[0] <= self.scale[1] <= 1, "0 < low <= high <= 1 (share of the photo's area)"),
             ("ratio", 0 < self.ratio[0] <= self.ratio[1] < math.inf, "0 < low <= high (width over height)"),

@@ -2,35 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
-
 import torch
 
 from striate.data.augment.draw import Augmentation
-from striate.data.batched import colour, erase, resampling, warp
+from striate.data.batched import changes, erase, resampling
 from striate.data.batched.plan import Plan
 from striate.data.loader import Batch
 from striate.errors import expect
-
-# What an operation of a plan does to uint8 [b, S, S, 3]; its numbers come as [b, 6] float64.
-OPERATIONS: Final[dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]] = {
-    "nearest": warp.nearest,
-    "bilinear": warp.bilinear,
-    "brightness": lambda images, numbers: colour.brightness(images, numbers[:, 0]),
-    "contrast": lambda images, numbers: colour.contrast(images, numbers[:, 0]),
-    "saturation": lambda images, numbers: colour.saturation(images, numbers[:, 0]),
-    "hue": lambda images, numbers: colour.hue(images, numbers[:, 0]),
-    "lighting": lambda images, numbers: colour.lighten(images, numbers[:, :3]),
-    "Brightness": lambda images, numbers: colour.brightness(images, 1 + numbers[:, 0]),
-    "Color": lambda images, numbers: colour.saturation(images, 1 + numbers[:, 0]),
-    "Contrast": lambda images, numbers: colour.contrast(images, 1 + numbers[:, 0]),
-    "Sharpness": lambda images, numbers: colour.sharpness(images, 1 + numbers[:, 0]),
-    "Posterize": lambda images, numbers: colour.posterize(images, numbers[:, 0]),
-    "Solarize": lambda images, numbers: colour.solarize(images, numbers[:, 0]),
-    "AutoContrast": lambda images, _: colour.autocontrast(images),
-    "Equalize": lambda images, _: colour.equalize(images),
-}
 
 
 def apply(batch: Batch, augmentation: Augmentation, device: torch.device) -> torch.Tensor:
@@ -53,12 +31,7 @@ def views(photos: torch.Tensor, plan: Plan, augmentation: Augmentation) -> torch
         views_BSS3 = resampling.resize(
             chosen_BHW3, x, y, plan.columns_first_b, plan.rows_first_b, augmentation.size_px, augmentation.interpolation
         )
-        for name, number, first, last in plan.groups:
-            rows_b, numbers_b6 = plan.rows_RB[number, first:last], plan.numbers_RB6[number, first:last]
-            if last - first == len(views_BSS3):
-                views_BSS3 = OPERATIONS[name](views_BSS3, numbers_b6)  # sorting kept their order
-            else:
-                views_BSS3[rows_b] = OPERATIONS[name](views_BSS3[rows_b], numbers_b6)
+        views_BSS3 = changes.apply(views_BSS3, plan.changes)
         if plan.erased_B4 is not None and plan.noise_B is not None:
             views_BSS3 = erase.fill_noise(views_BSS3, plan.erased_B4, plan.noise_B, plan.erased_px)
         if plan.cutout_B4 is not None:

@@ -1,21 +1,23 @@
 """From what the user typed to `Splits`: the layout is told by what lies there, never configured.
 
-Order of the questions, the more particular first: a list file, ILSVRC, Tiny ImageNet, class folders with a
-train folder, plain class folders. What is none of these is an error that says what was seen.
+Order of the questions, the more particular first: a list file, a pack, ILSVRC, Tiny ImageNet, CIFAR, MNIST, parquet tables,
+tar files, class folders with a train folder, plain class folders. What is none of these is an error that says what was seen.
 """
 
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from striate.data.index import Index
-from striate.data.layouts import folder, ilsvrc, listing, tiny
+from striate.data.index import Index, Keys
+from striate.data.layouts import cifar, folder, idx, ilsvrc, listing, parquet, tiny, webdataset
+from striate.data.layouts.joined import joined, unlabelled
 from striate.data.layouts.splits import ALL, Found, SplitName, Splits, by_hash, expect_classes
 from striate.data.layouts.walk import Tally, extension, identity, is_junk, look, reading, shown, unreadable
 from striate.errors import DataError, UserError, nearest
@@ -25,18 +27,25 @@ KNOWN = """Known layouts:
   class folder    DIR/CLASS/*.jpg, or DIR/train/CLASS/*.jpg with DIR/val/CLASS/*.jpg
   ILSVRC          DIR/ILSVRC/Data/CLS-LOC/{train/WNID/*.JPEG, val/*.JPEG} with DIR/LOC_val_solution.csv, as Kaggle ships it
   Tiny ImageNet   DIR/train/WNID/images/*.JPEG and DIR/val/{images/*.JPEG, val_annotations.txt}
+  parquet         DIR/*.parquet or DIR/data/*.parquet with an image and a label column, as Hugging Face writes; or FILE.parquet
+  WebDataset      DIR/*.tar whose members are x.jpg with x.cls or x.json, or CLASS/x.jpg; or FILE.tar
+  CIFAR           DIR/{data_batch_1.bin, …, test_batch.bin}, or DIR/{train.bin, test.bin}: the binary version
+  MNIST           DIR/{train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-…}, also .gz, also in DIR/MNIST/raw
+  pack            what `striate data pack` wrote
   list            FILE.csv with the header path,label[,x_min,y_min,x_max,y_max][,split], or FILE.jsonl with these fields
   builtin         the word itself: a rendered set, made on first use"""
 
 Reader = Callable[[Collection[SplitName]], Found]
+COMPRESSED = (".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst")
+_FILES = {".tar", ".parquet", *listing.EXTENSIONS}  # a file with one of these is a data set by itself
 
 
 def open_data(data: str | Path, val_share: float = 0.1, seed_of_split: int = 0) -> Splits:
     """The training set and its validation and test splits.
 
-    data: a folder, a list file, or the word "builtin". val_share, seed_of_split: how a set without a validation
-    split of its own is split, by a hash of each file's path, class by class; the notes say so.
-    Raises UserError for a path that does not exist, must not be read, or is a file and no list; DataError for
+    data: a folder, a file (list, table, tar), or the word "builtin". val_share, seed_of_split: how a set without a
+    validation split of its own is split, by a hash of each file's path, class by class; the notes say so.
+    Raises UserError for a path that does not exist, must not be read, or is a file of another kind; DataError for
     everything that is wrong with what lies there.
     """
     path = _place(data)
@@ -67,6 +76,25 @@ def open_data(data: str | Path, val_share: float = 0.1, seed_of_split: int = 0) 
     return Splits(train, val, test, layout, tuple(notes))
 
 
+def place_of(data: str | Path) -> Path:
+    """The existing folder or list file that is meant by what the user typed. Raises UserError."""
+    return _place(data)
+
+
+def open_whole(data: str | Path) -> Found:
+    """Every split as it lies on disk: nothing is held out, and any split may lack; for looking at a set, as an audit does.
+
+    Raises like `open_data`, and DataError when there is no image at all.
+    """
+    path = _place(data)
+    with reading(path):
+        _, reader = _detect(path, is_part=path.is_dir())
+        found = reader(ALL)
+    if not sum(map(len, found.indexes.values())):
+        raise DataError(f"{path}: no image in it. {_seen(path)}")
+    return found
+
+
 def open_split(data: str | Path, split: SplitName | None = None, val_share: float = 0.1, seed_of_split: int = 0) -> Index:
     """One split to score or to look at.
 
@@ -84,9 +112,11 @@ def open_split(data: str | Path, split: SplitName | None = None, val_share: floa
         found = reader({split} if split else {"val"})
         if split is None and "val" not in found.indexes:
             found = reader({"train"})
+        if split is None and not path.is_dir() and not found.indexes:
+            found = reader({"test"})  # a file that was named itself is meant whatever it is called
     index: Index | None
     if split is None and "val" not in found.indexes:
-        index = found.indexes.get("train")
+        index = found.indexes.get("train", found.indexes.get("test"))
     elif split in {"train", "val"} and (split == "train" or "val" not in found.indexes):
         # Here the data may be split by hash, as a training would.
         splits = open_data(data, val_share, seed_of_split)
@@ -98,19 +128,34 @@ def open_split(data: str | Path, split: SplitName | None = None, val_share: floa
     return replace(index, layout=layout, notes=(*index.notes, *found.notes))
 
 
-def open_photos(folder_of_photos: str | Path) -> Index:
-    """All images below a folder, without labels, sorted by path: for looking and predicting.
+def open_photos(photos: str | Path) -> Index:
+    """All images below a folder, or within the tar files, tables or files of pixels of a data set: without labels, for looking
+    and predicting. Photos of a folder are sorted by path.
 
-    Raises UserError when it is no folder, DataError when there is no image in it.
+    Raises UserError for a file that is no such set, DataError when there is no image.
     """
-    path = _place(str(folder_of_photos) if folder_of_photos != BUILTIN else Path(BUILTIN))
-    if not path.is_dir():
-        raise UserError(f"{path}: expected a folder of images, found a file.")
-    tally = Tally()
-    index = folder.read_flat(path, b"", "test", "photos", folder.NO_CLASSES, tally)
+    path = _place(str(photos) if photos != BUILTIN else Path(BUILTIN))
+    with reading(path):
+        stored = _stored(path)
+        if stored is not None:
+            index = stored.photos()
+            notes = index.notes
+        elif path.is_dir():
+            tally = Tally()
+            index = folder.read_flat(path, b"", "test", "photos", folder.NO_CLASSES, tally)
+            notes = tally.notes()
+        else:
+            raise UserError(f"{path}: expected a folder of images, found a file.")
     if not len(index):
         raise DataError(f"{path}: no image in it. {_seen(path)}")
-    return replace(index, notes=tally.notes())
+    return replace(unlabelled(index, folder.NO_CLASSES), notes=notes)
+
+
+def is_stored(data: str | Path) -> bool:
+    """Whether a set keeps several images in a file, so that its keys are no paths. False also where nothing is there."""
+    path = Path(data)
+    with reading(path):
+        return data != BUILTIN and path.exists() and _stored(path) is not None
 
 
 def _present(index: Index | None, path: Path, split: str) -> Index:
@@ -126,14 +171,15 @@ def _place(data: str | Path) -> Path:
 
         return synthetic.builtin_folder()
     if not str(data):
-        raise UserError(f"No data named: expected a folder of images, a list (.csv, .jsonl), or '{BUILTIN}'.")
+        raise UserError(f"No data named: expected a folder of images, a file ({', '.join(sorted(_FILES))}), or '{BUILTIN}'.")
     try:
         path = Path(os.path.abspath(Path(data).expanduser()))
         found = path.stat()
     except FileNotFoundError as error:
         hint = nearest(path.name, [*_names_in(path.parent), BUILTIN])
         raise UserError(
-            f"{shown(path)}: no such file or folder.{hint} Expected a folder of images, a list (.csv, .jsonl), or '{BUILTIN}'."
+            f"{shown(path)}: no such file or folder.{hint} "
+            f"Expected a folder of images, a file ({', '.join(sorted(_FILES))}), or '{BUILTIN}'."
         ) from error
     except (RuntimeError, ValueError) as error:  # no such user's home; a NUL character
         raise UserError(f"{str(data)!r}: not a path ({error}).") from error
@@ -144,14 +190,16 @@ def _place(data: str | Path) -> Path:
     is_folder = stat.S_ISDIR(found.st_mode)
     if is_folder and not os.access(path, os.R_OK | os.X_OK):
         raise unreadable(PermissionError(errno.EACCES, ""), path)
-    if not is_folder and path.suffix.lower() not in listing.EXTENSIONS:
+    if not is_folder and path.suffix.lower() not in _FILES:
         archive = {".zip", ".tar", ".gz", ".xz", ".tgz", ".bz2", ".7z", ".rar"} & set(path.suffixes)
         way_out = (
-            "Unpack it, and name the folder" if archive else "Name the folder of class folders, or a list file (.csv, .jsonl)"
+            "Unpack it, and name the folder" if archive else f"Name the folder, or a file of these: {', '.join(sorted(_FILES))}"
         )
+        if path.name.lower().endswith(COMPRESSED):
+            way_out += "; or unpack its compression alone (gunzip), and name the .tar"
         raise UserError(f"{shown(path)}: a file, where a folder of images is expected. {way_out}.\n{KNOWN}")
     if not is_folder and not stat.S_ISREG(found.st_mode):
-        raise UserError(f"{shown(path)}: named as a list, but it is no regular file.")
+        raise UserError(f"{shown(path)}: named as a data set, but it is no regular file.")
     return path
 
 
@@ -169,6 +217,9 @@ def _detect(path: Path, is_part: bool = False, look_below: bool = True) -> tuple
     is_part: a set to be scored, which may have one class only or lack a training split. look_below: whether to
     look for a known layout in subfolders, for the hint of the message.
     """
+    stored = _stored(path)
+    if stored is not None:
+        return stored.layout, stored.read
     if not path.is_dir():
         return listing.EXTENSIONS[path.suffix.lower()], lambda wanted: listing.read(path, wanted if not is_part else ALL, is_part)
     top = look(path, Tally(), ancestors=(identity(path),))
@@ -189,9 +240,61 @@ def _detect(path: Path, is_part: bool = False, look_below: bool = True) -> tuple
         return folder.NAME, lambda wanted: folder.read_whole(path, "train") if "train" in wanted else Found({}, folder.NAME)
     if top.images:
         raise DataError(folder.flat_message(path, path.name) + f"\n{_seen(path)}")
+    compressed = [name for name in sorted(os.listdir(path)) if name.lower().endswith(COMPRESSED)]
+    if compressed:
+        raise DataError(
+            f"{path}: {shown(compressed[0])} is compressed as a whole, so that no image in it can be read by itself. Unpack "
+            "the compression alone (gunzip), and name the folder of the .tar files; or unpack it all, and name that folder."
+        )
     inner = _better_below(path, top.folders) if look_below else None
     hint = f" Did you mean '{inner}'?" if inner else ""
     raise DataError(f"{path}: no image set that striate knows.{hint}\n{_seen(path)}\n{KNOWN}")
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A set that keeps several images in a file: its layout, its reader, and all its images without labels."""
+
+    layout: str
+    read: Reader
+    photos: Callable[[], Index]
+
+
+def _stored(path: Path) -> _Stored | None:
+    """How to read such a set; None for one whose images are files, and for what is no set."""
+    kind = path.suffix.lower() if not path.is_dir() else ""
+    if kind in listing.EXTENSIONS:
+        return None
+    if not kind:
+        names = set(_names_in(path))
+        if "packing.json" in names or ("manifest.json" in names and any(name.endswith(".arrow") for name in names)):
+            from striate.data.layouts import packed  # with pyarrow, which takes its time and which folders of images do not need
+
+            return _all_of(path, packed.layout(path), lambda wanted: packed.read_pack(path, wanted))
+        if ilsvrc.find(path) is not None or tiny.is_tiny(path):
+            return None
+        batches = cifar.find(path)
+        if batches is not None:
+            return _all_of(path, batches.layout, lambda wanted: cifar.read(batches, wanted))
+        planes = idx.find(path)
+        if planes is not None:
+            return _all_of(path, idx.NAME, lambda wanted: idx.read(planes, wanted))
+    for layout, is_one in ((parquet, parquet.is_parquet), (webdataset, webdataset.is_webdataset)):
+        # Beside folders of images, a table or an archive is no set but something about it.
+        if is_one(path) and (kind or not _holds_images(path, look(path, Tally()).folders)):
+            return _Stored(layout.NAME, functools.partial(layout.read, path), functools.partial(layout.photos, path))
+    return None
+
+
+def _all_of(path: Path, layout: str, reader: Reader) -> _Stored:
+    """A set whose splits are read the same way with labels and without."""
+
+    def photos() -> Index:
+        parts = list(reader(ALL).indexes.values())
+        keys = Keys.of(key for part in parts for key in part.keys.raws())
+        return joined(parts, keys, path, layout, folder.NO_CLASSES)
+
+    return _Stored(layout, reader, photos)
 
 
 def _part_of(path: Path) -> tuple[Path, SplitName] | None:

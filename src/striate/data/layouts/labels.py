@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +20,27 @@ _INTEGER = re.compile(r"[0-9]+")
 
 @dataclass(frozen=True, eq=False)
 class Written:
-    """The labels of one split as its files have them: words[codes_N[i]] is that of image i, code -1 where it has none."""
+    """The labels of one split as its files have them: words[codes_N[i]] is that of image i, code -1 where it has none.
+
+    The word "-1" means none, too: so unlabelled test images are often written.
+    """
 
     words: list[str]
     codes_N: np.ndarray
+
+    def __post_init__(self) -> None:
+        if "-1" in self.words:
+            self.codes_N[self.codes_N == self.words.index("-1")] = UNLABELLED
+
+    @classmethod
+    def joined(cls, parts: Sequence[Written]) -> Written:
+        """The labels of several files, one after the other."""
+        code_of: dict[str, int] = {}
+        codes = [np.empty(0, dtype=np.int32)]
+        for part in parts:
+            places = [code_of.setdefault(word, len(code_of)) for word in part.words]
+            codes.append(np.asarray([*places, UNLABELLED], dtype=np.int32)[part.codes_N])
+        return cls(list(code_of), np.concatenate(codes))
 
     def occurring(self) -> set[str]:
         """The words that stand at an image."""

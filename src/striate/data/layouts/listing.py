@@ -30,10 +30,10 @@ from striate.errors import DataError, nearest
 EXTENSIONS = {".csv": "CSV list", ".jsonl": "JSONL list"}
 BOX = ("x_min", "y_min", "x_max", "y_max")
 COLUMNS = ("path", "label", *BOX, "split")
-_SPLITS: dict[str, SplitName] = {
+SPLITS: dict[str, SplitName] = {
     "": "train", "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"
 }  # fmt: skip
-_INTEGER = re.compile(r"[0-9]+")
+_INTEGER = re.compile(r"[0-9]{1,18}")  # with more digits a number counts no classes
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(nan|inf(inity)?)", re.IGNORECASE)
 
 
@@ -89,22 +89,22 @@ def read_boxes(path: Path) -> dict[bytes, list[list[float]]]:
     """
     found: dict[bytes, list[list[float]]] = {}
     for row, fields in _rows(path, [], needed=("path", *BOX)):
-        box = _box(path, row, fields)
+        box = box_of(path, row, fields)
         if box:
-            found.setdefault(_key(path, row, fields["path"]), []).append(box)
+            found.setdefault(key_of(path, row, fields["path"]), []).append(box)
     return found
 
 
 def _images(path: Path, notes: list[str]) -> _Images:
     images, words = _Images(), dict[str, str]()
     for row, fields in _rows(path, notes):
-        key = _key(path, row, fields["path"])
+        key = key_of(path, row, fields["path"])
         label = words.setdefault(fields["label"], fields["label"])
         split_word = fields.get("split", "").strip().lower()
         images.has_split |= bool(split_word)
-        if split_word not in _SPLITS:
+        if split_word not in SPLITS:
             raise DataError(f"{path}, row {row}: unknown split {fields['split']!r}; expected train, val or test.")
-        split = _SPLITS[split_word]
+        split = SPLITS[split_word]
         if not label and split != "test":
             raise DataError(f"{path}, row {row}: the label is missing. Every image needs one, save those of split test.")
         place = images.places.setdefault(key, len(images.labels))
@@ -117,7 +117,7 @@ def _images(path: Path, notes: list[str]) -> _Images:
                 f"{path}, row {row}: {shown(key)} has label {label!r} and split {split} here, but {images.labels[place]!r} "
                 f"and {images.splits[place]} in row {images.first_rows[place]}. Several rows of one image are boxes of one class."
             )
-        box = _box(path, row, fields)
+        box = box_of(path, row, fields)
         if box:
             images.box_images.append(place)
             images.box_values.extend(box)
@@ -182,7 +182,7 @@ def _jsonl_rows(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, dict[st
         yield row, {"label": "", **fields}
 
 
-def _key(path: Path, row: int, text: str) -> bytes:
+def key_of(path: Path, row: int, text: str) -> bytes:
     """The path of a row in its one spelling. Raises DataError when it leaves the folder of the list."""
     if not text.strip():
         raise DataError(f"{path}, row {row}: the path is missing.")
@@ -200,7 +200,7 @@ def _key(path: Path, row: int, text: str) -> bytes:
         raise DataError(f"{path}, row {row}: the path cannot be a file name ({error.reason}).") from error
 
 
-def _box(path: Path, row: int, fields: dict[str, str]) -> list[float] | None:
+def box_of(path: Path, row: int, fields: dict[str, str]) -> list[float] | None:
     """The box of a row; None where it has none. Raises DataError when it is half there or has no area."""
     words = [fields.get(name, "").strip() for name in BOX]
     if not any(words):

@@ -53,12 +53,10 @@ def stored(content: bytes | Pixels, boxes_M4: NDArray[np.float32] | None, how: H
     small_HW3 = views.shrink(image_HW3, how.shorter_px)
     data = jpeg(small_HW3, how, orientation)
     if boxes_M4 is not None:
-        scale_2 = np.float32([small_HW3.shape[1] / width, small_HW3.shape[0] / height])
-        boxes_M4 = boxes_M4 * np.tile(scale_2, 2)
+        scale_4 = np.tile(np.asarray([small_HW3.shape[1] / width, small_HW3.shape[0] / height], dtype=np.float32), 2)
+        boxes_M4 = boxes_M4 * scale_4
     restarts = slices.lengths(data) or None
-    return Stored(
-        data, small_HW3.shape[1], small_HW3.shape[0], orientation, hashlib.sha256(data).digest(), boxes_M4, restarts
-    )
+    return Stored(data, small_HW3.shape[1], small_HW3.shape[0], orientation, hashlib.sha256(data).digest(), boxes_M4, restarts)
 
 
 def exact(content: bytes | Pixels, how: How) -> Pixels:
@@ -151,5 +149,3 @@ def turned_boxes(boxes_M4: NDArray[np.float32], orientation: int, width: int, he
     if orientation in (3, 4, 7, 8):
         y_min, y_max = height - y_max, height - y_min
     return np.stack([x_min, y_min, x_max, y_max], axis=1)
-
-

@@ -41,6 +41,8 @@ from striate.view import Fit
 
 VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
+PLAN: Final = "packing.json"  # stands in the folder until the manifest does
+PACKED: Final = ", packed"  # behind the name of the source's layout
 BATCH_ROWS: Final = 256
 BATCH_BYTES: Final = 16_000_000
 SPLITS: Final[tuple[SplitName, ...]] = ("train", "val", "test")
@@ -152,14 +154,13 @@ class Columns:
     key_bytes: bool
 
 
-def schema(how: How, columns: Columns, about: dict[str, Any]) -> pa.Schema:
-    """The columns of a shard with their metadata. about: `Manifest.about`."""
+def _schema(how: How, columns: Columns, classes: Classes, about: dict[str, Any]) -> pa.Schema:
     image: list[tuple[str, pa.DataType, dict[str, Any]]]
     if isinstance(how, Raw):
         image = [("pixels", pa.binary(how.size_bytes), _value("binary"))]
     else:
         image = [("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]), {"_type": "Image"})]
-    names = _distinct_names(Classes.from_json(about["classes"]))
+    names = _distinct_names(classes)
     table = [
         *image,
         ("label", pa.int64(), {"names": names, "_type": "ClassLabel"} if names else _value("int64")),
@@ -201,9 +202,10 @@ def _distinct_names(classes: Classes) -> list[str]:
 class Manifest:
     """What manifest.json says.
 
-    source: {"layout", "keeps_orientation" (the layout's images are taken as they lie, EXIF ignored), "splits": {split: {"images",
-    "bytes", "fingerprint"}}}. bad: {"split", "row" (of the source), "key", "reason"} of images that were left out. odd: how many
-    images were grey, CMYK and so on. difference: see `write.Difference`. made_with: versions of what made it.
+    source: {"layout", "splits": {split: {"images", "bytes", "fingerprint"}}}. bad: {"split", "row" (of the source), "key",
+    "reason"} of each image that was left out. odd: how many images were grey, CMYK and so on. made_with: versions of packages.
+    difference: of every k-th image's pixels from the exact ones, the mean absolute difference in levels: "mean" and "worst" of
+    those of "images" images, and the "key" of the worst.
     """
 
     how: How
@@ -237,10 +239,14 @@ class Manifest:
         side = self.how.size_px
         return {**view, "fit": self.how.fit, "resize_px": side, "size_px": side, "exif": self.how.exif}
 
+    def schema(self, split: SplitName) -> pa.Schema:
+        """The columns of the shards of one split, with their metadata."""
+        return _schema(self.how, self.columns, self.classes, self.about(split))
+
     @property
-    def schema(self) -> pa.Schema:
-        """The columns of every shard, without their metadata."""
-        return schema(self.how, self.columns, self.about("train")).remove_metadata()
+    def layout(self) -> str:
+        """The source's, and that it was packed."""
+        return f"{self.source['layout']}{PACKED}"
 
     def of(self, split: SplitName) -> tuple[Shard, ...]:
         """The shards of one split, in order."""
@@ -295,6 +301,17 @@ class Manifest:
                 f"{path}: not a readable manifest of a pack ({error}). Restore it from a copy, or pack the data again."
             ) from error
         return manifest
+
+
+def unfinished(folder: Path) -> str | None:
+    """The command that goes on with an unfinished pack; None where the folder is no such thing."""
+    if (folder / MANIFEST).exists() or not (folder / PLAN).exists():
+        return None
+    try:
+        command = files.read_json(folder / PLAN)["command"]
+    except (StriateError, KeyError, TypeError):
+        command = ""
+    return str(command or "the command that began it")
 
 
 def _seal(values: dict[str, Any]) -> str:

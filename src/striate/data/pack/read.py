@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from striate.data.decode import BadImage, Pixels
 from striate.data.index import UNLABELLED, Boxes, Index, Keys
 from striate.data.layouts.splits import SplitName
+from striate.data.pack import slices
 from striate.data.pack.format import SPLITS, Manifest, Raw, Shard
 from striate.errors import DataError
 
@@ -37,6 +38,7 @@ class PackStore:
     firsts_S1: [S + 1] int64, the row that each shard begins with, and the number of all rows.
     starts_N, lengths_N: [N] int64 and int32, where the bytes of each row stand in its shard.
     restarts_N, restart_lengths_N: the same of `restarts`, None where the pack has no such column.
+    sides_N2: [N, 2] int32, width and height as stored. orientations_N: [N] int8, EXIF, still to be applied.
     side_px: S where pixels are stored, else 0.
     """
 
@@ -46,6 +48,8 @@ class PackStore:
     lengths_N: NDArray[np.int32]
     restarts_N: NDArray[np.int64] | None
     restart_lengths_N: NDArray[np.int32] | None
+    sides_N2: NDArray[np.int32]
+    orientations_N: NDArray[np.int8]
     side_px: int
     _handles: dict[int, int] = field(default_factory=dict, repr=False)
     _opening: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -65,8 +69,29 @@ class PackStore:
         if not self.side_px:
             return self._bytes(place, start, length)
         image_SS3 = np.empty((self.side_px, self.side_px, 3), dtype=np.uint8)
-        self._fill(place, start, memoryview(image_SS3).cast("B"))
+        self._fill(place, start, image_SS3.data.cast("B"))
         return image_SS3
+
+    def sides(self, place: int, exif: bool) -> tuple[int, int] | None:
+        """Width and height of an image of which `window` gives a part; None where it has to be decoded whole."""
+        if self.side_px:
+            return self.side_px, self.side_px
+        has_restarts = self.restart_lengths_N is not None and self.restart_lengths_N[place] > 0
+        if not has_restarts or (exif and self.orientations_N[place] != 1):
+            return None
+        width, height = self.sides_N2[place].tolist()
+        return width, height
+
+    def window(self, place: int, left: int, top: int, width: int, height: int) -> Pixels:
+        """A part of image `place`: uint8 [height, width, 3], reading and decoding little beside it. Raises BadImage."""
+        start = int(self.starts_N[place])
+        if not self.side_px:
+            return slices.pixels(
+                self._bytes(place, start, int(self.lengths_N[place])), self.restarts(place), left, top, width, height
+            )
+        rows_hS3 = np.empty((height, self.side_px, 3), dtype=np.uint8)
+        self._fill(place, start + top * self.side_px * 3, rows_hS3.data.cast("B"))
+        return rows_hS3[:, left : left + width]
 
     def restarts(self, place: int) -> bytes:
         """`slices.lengths` of image `place`, nothing where it has none. Raises BadImage."""
@@ -155,6 +180,8 @@ def read_split(folder: Path, manifest: Manifest, split: SplitName) -> Index:
         lengths_N=lengths_N,
         restarts_N=_joined([batch.restarts_n for batch in batches], np.int64) if has_restarts else None,
         restart_lengths_N=_joined([batch.restart_lengths_n for batch in batches], np.int32) if has_restarts else None,
+        sides_N2=_joined([batch.sides_n2 for batch in batches], np.int32).reshape(-1, 2),
+        orientations_N=_joined([batch.orientations_n for batch in batches], np.int8),
         side_px=side_px,
     )
     count = int(firsts_S1[-1])
@@ -168,7 +195,7 @@ def read_split(folder: Path, manifest: Manifest, split: SplitName) -> Index:
     return Index(
         root=folder,
         split=split,
-        layout=f"{manifest.source['layout']}, packed",
+        layout=manifest.layout,
         keys=Keys(_joined([batch.key_blob for batch in batches], np.uint8), key_offsets),
         labels=_joined([batch.labels_n for batch in batches], np.int32),
         classes=manifest.classes,
@@ -187,7 +214,7 @@ def _notes(manifest: Manifest, split: SplitName) -> tuple[str, ...]:
 
 
 def _joined(parts: list[Any], kind: type[np.generic]) -> NDArray[Any]:
-    return np.concatenate([np.zeros(0, dtype=kind), *parts]).astype(kind, copy=False)
+    return np.concatenate([part.ravel() for part in (np.zeros(0, dtype=kind), *parts)]).astype(kind, copy=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,6 +225,8 @@ class _Batch:
     lengths_n: NDArray[np.int32]
     restarts_n: NDArray[np.int64] | None
     restart_lengths_n: NDArray[np.int32] | None
+    sides_n2: NDArray[np.int32]
+    orientations_n: NDArray[np.int8]
     labels_n: NDArray[np.int32]
     times_n: NDArray[np.int64]
     key_blob: NDArray[np.uint8]
@@ -216,7 +245,7 @@ def _batches(path: Path, shard: Shard, manifest: Manifest) -> list[_Batch]:
             raise DataError(f"{path}: {size_bytes:,} bytes, the manifest says {shard.size_bytes:,}. {advice}")
         whole, reader = _mapped(path)
         about = json.loads((reader.schema.metadata or {}).get(b"striate.pack", b"{}"))
-        if not reader.schema.equals(manifest.schema) or about != manifest.about(shard.split):
+        if not reader.schema.equals(manifest.schema(shard.split)) or about != manifest.about(shard.split):
             raise DataError(f"{path}: not a shard of this pack, its columns or its metadata are another's. {advice}")
         found = []
         for number in range(reader.num_record_batches):
@@ -279,6 +308,8 @@ def _looked_up(batch: pa.RecordBatch, whole: pa.Buffer, manifest: Manifest) -> _
         lengths_n=lengths_n,
         restarts_n=restarts_n,
         restart_lengths_n=restart_lengths_n,
+        sides_n2=np.stack([np.asarray(batch.column(name)) for name in ("width", "height")], axis=1),
+        orientations_n=np.array(batch.column("orientation")),
         labels_n=labels_n.astype(np.int32),
         times_n=times_n,
         key_blob=key_blob,
@@ -378,4 +409,3 @@ def _damage(path: Path, shard: Shard, manifest: Manifest) -> Damage:
         return Damage(path, tuple(rows), tuple(keys), str(error))
     words = f"{len(rows):,} images have changed" if rows else "changed outside of its images"
     return Damage(path, tuple(rows), tuple(keys), words)
-
