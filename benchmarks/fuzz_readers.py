@@ -495,13 +495,13 @@ def tar(home: Path) -> Target:
     """WebDataset shards."""
     data = home / "shards"
     data.mkdir()
-    for shard in range(2):
-        with tarfile.open(data / f"train-{shard:06d}.tar", "w") as archive:
-            for number, content in enumerate(small_jpegs(3)):
-                for ending, part in (("jpg", content), ("cls", str(number % 2).encode()), ("json", b'{"label": 1}')):
-                    facts = tarfile.TarInfo(f"{shard}{number:04d}.{ending}")
-                    facts.size = len(part)
-                    archive.addfile(facts, io.BytesIO(part))
+    for part in range(2):
+        with tarfile.open(data / f"train-{part:06d}.tar", "w") as archive:
+            for number, image in enumerate(small_jpegs(3)):
+                for ending, content in (("jpg", image), ("cls", str(number % 2).encode()), ("json", b'{"label": 1}')):
+                    facts = tarfile.TarInfo(f"{part}{number:04d}.{ending}")
+                    facts.size = len(content)
+                    archive.addfile(facts, io.BytesIO(content))
     tokens = (
         b"ustar",
         b"ustar\x0000",
@@ -529,11 +529,11 @@ def parquet(home: Path) -> Target:
         "label": {"_type": "ClassLabel", "names": ["cat", "dog"]},
     }
     about = {"huggingface": json.dumps({"info": {"features": features}})}
-    for shard in range(2):
-        rows = [{"bytes": content, "path": f"{shard}-{number}.jpg"} for number, content in enumerate(small_jpegs(4))]
+    for part in range(2):
+        rows = [{"bytes": content, "path": f"{part}-{number}.jpg"} for number, content in enumerate(small_jpegs(4))]
         table = pa.table({"image": rows, "label": [0, 1, 0, 1]}).replace_schema_metadata(about)
         pq.write_table(
-            table, data / f"train-0000{shard}-of-00002.parquet", compression=("none", "snappy")[shard], row_group_size=2
+            table, data / f"train-0000{part}-of-00002.parquet", compression=("none", "snappy")[part], row_group_size=2
         )
     tokens = (b"PAR1", b"image", b"bytes", b"path", b"label", b"huggingface", b"ClassLabel", b"names", b"ARROW:schema")
     return in_files("parquet", data, sorted(data.glob("*.parquet")), tokens)

@@ -16,9 +16,9 @@ of all processes of a loader; memory as the sum of proportional set sizes (PSS, 
 processes' peaks (RSS, shared pages counted in each); what others and the hypervisor (steal) took of the cores meanwhile.
 
 `originals_ratio`: ours over the fastest named peer, on originals. `pack_ratio`: ours from its pack over the fastest named peer at
-what it offers: one with a format of its own reads its own repacked form; torchvision, timm and spdl, which have none, read originals.
-Both are the least of the ratios at each number of cores. `pack_over_repacked` in `ratios` compares on the repacked track alone,
-where those without a format get a class folder of the same small JPEGs.
+what it offers: one with a format of its own reads its own repacked form; torchvision, timm and spdl, which have none, read
+originals. Both are the least of the ratios at each number of cores. `pack_over_repacked` in `ratios` compares on the repacked
+track alone, where those without a format get a class folder of the same small JPEGs.
 Exits 1 when pixels are not those of the reference, when ours fails, or, but for --quick, when a goal is missed.
 """
 
@@ -99,7 +99,7 @@ def ours(form: Path, batch_size: int, workers: int, resampler: str) -> Iterator[
     """What a training gets: `loader.train_batches` on threads, with the allocator and the threads set as `sitting` sets them."""
     machine.keep_freed_memory()
     machine.use_threads(machine.threads_wanted())
-    index = open_data(form, val_share=0.0).train
+    index = open_data(form).train
     order = Order(0, len(index), batch_size)
     source = Streaming(index, exif=False)  # as the peers, which do not turn photos
     batches = train_batches(source, index, augmentation_of(resampler), order, 0, None, Workers("threads", workers))
@@ -182,7 +182,6 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     if task["name"] in OURS:
         batches = ours(form, batch_size, workers, OURS[task["name"]])
     else:
-        loader_peers.quiet()
         batches = PEERS[task["name"]].read(form, batch_size, workers)
     for _ in range(WARM_UP * workers):
         look(next(batches), batch_size)
@@ -223,11 +222,18 @@ def leave() -> None:
     os._exit(0)
 
 
-def in_child(work: str, task: dict[str, Any]) -> dict[str, Any]:
-    """Does `work` of this file in a fresh process; {"error": …} when it fails."""
+def in_child(work: str, task: dict[str, Any], home: Path) -> dict[str, Any]:
+    """Does `work` of this file in a fresh process that keeps its temporary files within `home`; {"error": …} when it fails."""
     command = [sys.executable, str(Path(__file__).resolve()), "--child", work]
     try:
-        done = subprocess.run(command, input=json.dumps(task), capture_output=True, text=True, timeout=900)
+        done = subprocess.run(
+            command,
+            input=json.dumps(task),
+            capture_output=True,
+            text=True,
+            timeout=900,
+            env=loader_peers.confined(home / "confined"),
+        )
     except subprocess.TimeoutExpired:
         return {"error": "not done after 900 s"}
     lines = done.stdout.splitlines()
@@ -246,6 +252,17 @@ def photos_of(data: Path) -> list[tuple[str, Path]]:
     if not paths:
         sys.exit(f"{data}: no JPEG files in it. Name a folder of photos, flat or in class folders.")
     return [(path.stem.split("_")[0] if path.parent == data else path.parent.name, path.resolve()) for path in paths]
+
+
+def state_of(data: Path) -> list[tuple[str, int, int]]:
+    """Names, sizes and times of change of the photos: what must be the same afterwards."""
+    return sorted((str(path), path.stat().st_size, path.stat().st_mtime_ns) for _, path in photos_of(data))
+
+
+def expect_untouched(data: Path, before: list[tuple[str, int, int]]) -> None:
+    """Stops everything when a writer, ours or a peer's, has changed the photos."""
+    if not data.is_dir() or state_of(data) != before:
+        sys.exit(f"{data}: the photos changed while the benchmark ran. Stopped; see which writer ran last, and restore them.")
 
 
 def make_folder(data: Path, folder: Path, count: int) -> None:
@@ -346,13 +363,12 @@ def make_forms(home: Path, folder: Path, peers: list[str], tracks: list[str], co
             target = home / f"{track}-{name}"
             task = {"name": name, "source": str(source), "target": str(target), "cores": cores}
             seconds = form.seconds if track == "repacked" else 0.0
-            forms[track, name] = made(target, lambda task=task: in_child("write", task), seconds)  # type: ignore[misc]
+            forms[track, name] = made(target, lambda task=task: in_child("write", task, home), seconds)  # type: ignore[misc]
     return forms
 
 
 def write(task: dict[str, Any]) -> dict[str, Any]:
     """A peer's writer, in a process of its own."""
-    loader_peers.quiet()
     writer = PEERS[task["name"]].write
     assert writer is not None
     writer(files_of(Path(task["source"])), Path(task["target"]), task["cores"])
@@ -391,7 +407,7 @@ def stored_photos(track: str, form: Path) -> Callable[[str], Image.Image]:
 def compare(task: dict[str, Any]) -> dict[str, Any]:
     """Mean difference of each image of some batches from the reference, in levels of 255; and the reference's own traits."""
     form, batch_size = Path(task["form"]), task["batch_size"]
-    index = open_data(form, val_share=0.0).train
+    index = open_data(form).train
     augmentation, order = augmentation_of(task["resampler"]), Order(0, len(index), batch_size)
     photo = stored_photos(task["track"], form)
     source = Streaming(index, exif=False)
@@ -494,10 +510,12 @@ def versions(peers: list[str]) -> dict[str, str]:
 
 def campaign(given: argparse.Namespace, home: Path, peers: list[str], cores_list: list[int]) -> dict[str, Any]:
     """Makes the forms, checks our pixels, lets everybody run, and puts the result together."""
+    before = state_of(given.data)
     folder = home / "photos"
     make_folder(given.data, folder, given.images)
     every_core = sorted(os.sched_getaffinity(0))
     forms = make_forms(home, folder, peers, given.tracks, len(every_core))
+    expect_untouched(given.data, before)
     failed = {f"{track}: {name}": form.error for (track, name), form in forms.items() if form.error}
     for (track, name), form in forms.items():
         print(f"form {track:10}{name:15} {form.seconds:8.1f} s {form.size_bytes / 1e6:9.1f} MB {form.error}", flush=True)
@@ -506,7 +524,7 @@ def campaign(given: argparse.Namespace, home: Path, peers: list[str], cores_list
     for (track, name), form in forms.items():
         if name in OURS and not form.error:
             task = {"form": form.path, "track": track, "resampler": OURS[name], "batch_size": given.batch_size, "steps": steps}
-            equality[f"{track}: {name}"] = in_child("compare", task)
+            equality[f"{track}: {name}"] = in_child("compare", task, home)
             print(f"pixels {track}: {name}: {equality[f'{track}: {name}']}", flush=True)
     turns = [(track, name) for (track, name), form in forms.items() if not form.error]
     runs: dict[int, dict[tuple[str, str], list[dict[str, Any]]]] = {cores: {} for cores in cores_list}
@@ -518,7 +536,7 @@ def campaign(given: argparse.Namespace, home: Path, peers: list[str], cores_list
                     continue
                 is_first = number == 0 and cores == cores_list[0]
                 task = {"name": name, "form": forms[track, name].path, "cores": every_core[:cores], "look": is_first}
-                run = in_child("measure", task | {"batch_size": given.batch_size, "seconds": given.seconds})
+                run = in_child("measure", task | {"batch_size": given.batch_size, "seconds": given.seconds}, home)
                 if "error" in run:
                     failed[f"{track}: {name}"] = run["error"]
                     print(f"{cores} cores, {track}: {name}: {run['error']}", flush=True)
@@ -532,6 +550,7 @@ def campaign(given: argparse.Namespace, home: Path, peers: list[str], cores_list
                     f"others {run['others_share']:.0%}, steal {run['steal_share']:.0%}",
                     flush=True,
                 )
+    expect_untouched(given.data, before)
     results: dict[str, Result] = {}
     for cores, of_cores in runs.items():
         result: Result = {}
@@ -633,7 +652,7 @@ def main() -> int:
         "size_px": SIDE,
         "rounds": given.rounds,
         "seconds_of_a_measurement": given.seconds,
-        "memory": "pss_bytes: sum of the proportional set sizes after the measurement; peak_rss_bytes: sum of the processes' peaks",
+        "memory": "pss_bytes: proportional set sizes after the measurement; peak_rss_bytes: the processes' peaks; sums",
         **found,
         "missing": missing,
         "odd_outputs": odd,

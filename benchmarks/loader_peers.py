@@ -208,18 +208,31 @@ def read_streaming(form: Path, batch_size: int, workers: int) -> Iterator[Any]:
     return of_torch(dataset, batch_size, workers)
 
 
-def litdata_row(file: File) -> dict[str, Any]:
-    """The bytes as they are, typed as an image."""
-    import litdata
+class LitdataRows:
+    """Rows by number: the bytes as they are, typed as an image. litdata sees no path of a source file."""
 
-    return {"image": litdata.Image(path=str(file[0])), "label": file[1]}
+    def __init__(self, files: list[File]) -> None:
+        self.files = files
+
+    def __call__(self, number: int) -> dict[str, Any]:
+        import litdata
+
+        path, label = self.files[number]
+        return {"image": litdata.Image(bytes=path.read_bytes()), "label": label}
 
 
 def write_litdata(files: list[File], folder: Path, cores: int) -> None:
-    """Optimised chunks, by as many processes as there are cores."""
+    """Optimised chunks, by as many processes as there are cores.
+
+    litdata deletes its two cache folders when it starts, with all that lies in them; where nothing is said they are `chunks` and
+    `data` in the system's temporary folder, which may well be somebody's. So they are named, beside the result.
+    """
+    os.environ["DATA_OPTIMIZER_CACHE_FOLDER"] = str(folder.parent / f"{folder.name}-cache" / "chunks")
+    os.environ["DATA_OPTIMIZER_DATA_CACHE_FOLDER"] = str(folder.parent / f"{folder.name}-cache" / "data")
     import litdata
 
-    litdata.optimize(litdata_row, files, str(folder), chunk_bytes=SHARD_BYTES, num_workers=cores, verbose=False)
+    rows = LitdataRows(files)
+    litdata.optimize(rows, list(range(len(files))), str(folder), chunk_bytes=SHARD_BYTES, num_workers=cores, verbose=False)
 
 
 class Cropped:
@@ -298,8 +311,19 @@ def absent(name: str) -> str:
     return ""
 
 
-def quiet() -> None:
-    """No network, no progress bars, no reports home."""
-    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
-        os.environ[name] = "1"
-    os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
+def confined(home: Path) -> dict[str, str]:
+    """The environment of a peer's process: caches and temporary files within `home` only, no network, no progress bars.
+
+    Some peers write to, or clear, folders below $HOME and $TMPDIR.
+    """
+    own = {name: str(home / name.lower()) for name in ("TMPDIR", "HOME", "HF_HOME", "XDG_CACHE_HOME", "STRIATE_CACHE")}
+    for folder in own.values():
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    off = (
+        "HF_HUB_OFFLINE",
+        "HF_DATASETS_OFFLINE",
+        "HF_HUB_DISABLE_TELEMETRY",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS",
+        "DO_NOT_TRACK",
+    )
+    return {**os.environ, **own, **dict.fromkeys(off, "1")}

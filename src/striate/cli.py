@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from striate.errors import DONE, StriateError, UserError, nearest, printable
+from striate.errors import DONE, DataError, StriateError, UserError, nearest, printable
 
 HELP = """striate: train, evaluate and explain ImageNet-style image classifiers
 
@@ -22,6 +22,8 @@ HELP = """striate: train, evaluate and explain ImageNet-style image classifiers
   striate report RUN…        one offline HTML page about a run, or about several side by side
   striate runs               which runs there are, how far each is, and its best top-1
   striate measure NETWORK…   what networks cost and see: parameters, MACs, memory, receptive field, latency
+  striate data audit DATA    say what is wrong with a data set: files, labels, classes, boxes, duplicates
+  striate data pack DATA PACK  store a data set again, for fast reading: a few large files of small images
   striate data make DIR      write a rendered data set in the layout of a real one
   striate data show DATA     draw what training makes of some photos, before anyone trains
   striate VERB --help        all options of a verb
@@ -634,9 +636,11 @@ def measure(argv: list[str]) -> int:
 
 
 def data(argv: list[str]) -> int:
-    """Verbs about data: make, show."""
-    verbs = {"make": data_make, "show": data_show}
+    """Verbs about data: audit, pack, make, show."""
+    verbs = {"audit": data_audit, "pack": data_pack, "make": data_make, "show": data_show}
     if not argv or argv[0] in {"-h", "--help"}:
+        print("striate data audit DATA  say what is wrong with a data set: files, labels, classes, boxes, duplicates")
+        print("striate data pack DATA PACK  store a data set again, for fast reading: a few large files of small images")
         print("striate data make DIR    write a rendered data set in the layout of a real one")
         print("striate data show DATA   draw what training makes of some photos, before anyone trains")
         return DONE if argv else 2
@@ -738,6 +742,195 @@ def data_show(argv: list[str]) -> int:
         bad = [{"key": key, "reason": reason} for key, reason in shown.bad]
         print(json.dumps({**plain, "bad": bad}))
     return DONE
+
+
+def data_audit(argv: list[str]) -> int:
+    """Look at every image of a data set and say what is wrong with it: files, labels, classes, boxes, duplicates."""
+    import tyro
+
+    @dataclass(frozen=True)
+    class Audit:
+        # A folder, a CSV or JSONL list, or the word builtin.
+        images: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+        # The folder of what was found; by default DATA-audit in this folder. The same one again goes on where it was stopped.
+        out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+        # Threads that decode; auto is one for each core.
+        workers: Annotated[Literal["auto"] | int, tyro.conf.arg(metavar="auto|N")] = "auto"
+        # Search for pictures that look the same though their files differ.
+        near: bool = True
+        # Write SHA256SUMS of all files of DATA as well, for --verify and sha256sum --check.
+        manifest: tyro.conf.FlagCreatePairsOff[bool] = False
+        # Look at no image, but compare all files with such checksums; exit code 4 where any differs.
+        verify: Annotated[Path | None, tyro.conf.arg(metavar="SHA256SUMS")] = None
+        # One JSON object on the last line of standard output.
+        json: tyro.conf.FlagCreatePairsOff[bool] = False
+
+    given = _parse(Audit, argv, "data audit", data_audit.__doc__ or "")
+    if given.workers != "auto" and given.workers < 1:
+        raise UserError(f"--workers {given.workers}: expected auto, or 1 or more.")
+    import functools
+
+    from striate import machine, progress
+    from striate.data.audit import audit, checksums
+    from striate.data.layouts import detect
+    from striate.errors import TO_BE_CONTINUED, Interrupted
+    from striate.report import audit as page
+    from striate.train.budget import Stop
+
+    workers = machine.cores() if given.workers == "auto" else given.workers
+    place = detect.place_of(given.images)
+    out = given.out or Path(f"{place.resolve().stem if place.is_file() else place.resolve().name}-audit")
+    try:
+        with Stop() as stop, progress.Display() as display:
+            if given.verify is not None:
+                count = functools.partial(display.decoding, doing="Hashing files")
+                differences = checksums.verify(given.verify, place, workers, stop.watching(count))
+            else:
+                count = functools.partial(display.decoding, doing="Looking at images")
+                found = audit.audit(
+                    given.images, out, workers, stop.watching(count), near=given.near, manifest=given.manifest
+                )
+                page.write(found, out / "audit.html")
+    except Interrupted as stopped:
+        kept = "" if given.verify is not None else " What was found is kept: run the same command again to go on."
+        print(f"Stopped ({stopped}).{kept}", file=sys.stderr)
+        if given.json:
+            print(json.dumps({"exit_code": TO_BE_CONTINUED, "reason": str(stopped)}))
+        return TO_BE_CONTINUED
+    if given.verify is not None:
+        return _verified(given.verify, differences, given.json)
+    _print_audit(found, out)
+    exit_code = DataError.exit_code if found.has_errors else DONE
+    if given.json:
+        from striate.files import to_json
+
+        print(to_json({"folder": str(out), "exit_code": exit_code, **page.in_short(found)}, indent=None))
+    return exit_code
+
+
+def _print_audit(found: Any, out: Path) -> None:
+    """What an audit found: one line on the set, a table of its defects, the verdict, and where to read on."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from striate.report import audit as page
+
+    print(printable(page.headline(found)))
+    table = Table(box=None, pad_edge=False)
+    for head in ("", "defect", "split"):
+        table.add_column(head, no_wrap=True)
+    table.add_column("count", justify="right")
+    table.add_column("what, and the first of them", overflow="fold")
+    for defect in found.defects:
+        first = "\n".join(page.examples(found, defect, 2))
+        words = Text(printable(defect.text)).append(f"\n{printable(first)}" if first else "", style="dim")
+        style = {"error": "bold red", "warning": "yellow", "note": "dim"}[defect.severity]
+        table.add_row(Text(defect.severity, style=style), defect.kind, defect.split, f"{len(defect):,}", words)
+    if found.defects:
+        Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
+    print(page.verdict(found))
+    print(out / "audit.html")
+
+
+def _verified(sums: Path, differences: list[Any], wants_json: bool) -> int:
+    """Says what differs from a list of checksums. Returns the exit code."""
+    from striate.errors import CheckpointError
+
+    for difference in differences:
+        print(printable(f"{difference.what}: {difference.name}"))
+    counts = {what: sum(one.what == what for one in differences) for what in ("changed", "missing", "unreadable", "extra")}
+    told = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+    print(f"{told}: not as {sums} says." if told else f"All files are as {sums} says.")
+    exit_code = CheckpointError.exit_code if differences else DONE
+    if wants_json:
+        plain = [{"name": printable(one.name), "what": one.what} for one in differences]
+        print(json.dumps({"exit_code": exit_code, **counts, "differences": plain}))
+    return exit_code
+
+
+def data_pack(argv: list[str]) -> int:
+    """Store a data set again, for fast reading: a few large files of small images, or of pixels. Stopped, it goes on."""
+    import tyro
+
+    @dataclass(frozen=True)
+    class Pack:
+        # A folder, a CSV or JSONL list, or the word builtin.
+        images: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+        # The pack's folder: a new one, or that of a pack to go on with.
+        folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PACK")]
+        # Keep the files as they are.
+        keep: tyro.conf.FlagCreatePairsOff[bool] = False
+        # JPEGs whose shorter side is at most this; by default 256. Nothing is enlarged.
+        shorter_px: Annotated[int | None, tyro.conf.arg(metavar="PX")] = None
+        # Of those JPEGs, 1 to 100; by default 85.
+        quality: Annotated[int | None, tyro.conf.arg(metavar="Q")] = None
+        # How those JPEGs store colour; by default 4:2:0, at half size in both directions.
+        subsampling: Annotated[Literal["4:2:0", "4:2:2", "4:4:4"] | None, tyro.conf.arg(metavar="4:2:0|4:2:2|4:4:4")] = None
+        # Pixels instead, S by S: no decoding at all when they are read, and several times the room.
+        raw: Annotated[int | None, tyro.conf.arg(metavar="S")] = None
+        # How a photo becomes a square for --raw: the centre (crop, the default) or both sides forced to S.
+        fit: Annotated[Literal["crop", "squash"] | None, tyro.conf.arg(metavar="crop|squash")] = None
+        # Whether EXIF orientation is applied for --raw; auto: off for ILSVRC and Tiny ImageNet, on for other photos.
+        exif: Annotated[Literal["auto", "on", "off"] | None, tyro.conf.arg(metavar="auto|on|off")] = None
+        # An image that cannot be decoded stops the packing, or is left out and listed.
+        on_bad: Literal["fail", "skip"] = "fail"
+        # Threads that decode and encode; auto is one for each core.
+        workers: Annotated[Literal["auto"] | int, tyro.conf.arg(metavar="auto|N")] = "auto"
+        # One JSON object on the last line of standard output.
+        json: tyro.conf.FlagCreatePairsOff[bool] = False
+
+    given = _parse(Pack, argv, "data pack", data_pack.__doc__ or "")
+    if given.workers != "auto" and given.workers < 1:
+        raise UserError(f"--workers {given.workers}: expected auto, or 1 or more.")
+    import functools
+
+    from striate import machine, progress
+    from striate.data.pack import format, write
+    from striate.errors import TO_BE_CONTINUED, Interrupted
+    from striate.train.budget import Stop
+
+    how = format.chosen(given.keep, given.shorter_px, given.quality, given.subsampling, given.raw, given.fit, given.exif)
+    command = shlex.join(["striate", "data", "pack", *argv])
+    workers = machine.cores() if given.workers == "auto" else given.workers
+    try:
+        with Stop() as stop, progress.Display() as display:
+            count = functools.partial(display.decoding, doing="Packing images")
+            packed = write.pack(given.images, given.folder, how, given.on_bad, workers, stop.watching(count), command)
+    except Interrupted as stopped:
+        print(f"Stopped ({stopped}). What is packed is kept: run the same command again to go on.", file=sys.stderr)
+        if given.json:
+            print(json.dumps({"pack": str(given.folder), "exit_code": TO_BE_CONTINUED, "reason": str(stopped)}))
+        return TO_BE_CONTINUED
+    _print_packed(packed)
+    if given.json:
+        from striate.files import to_json
+
+        print(to_json(packed.to_json(), indent=None))
+    return DONE
+
+
+def _print_packed(packed: Any) -> None:
+    """What was packed: sizes, speed, what was lost, what was left out."""
+    manifest = packed.manifest
+    speed = f", {packed.written / packed.seconds:,.0f} images/s" if packed.written else ""
+    print(f"{packed.folder}: {packed.images:,} images, {manifest.how.describe()}, in {len(manifest.shards)} shards{speed}")
+    ratio = packed.bytes_before / max(1, packed.bytes_after)
+    change = f"{ratio:.1f} times smaller" if ratio >= 1 else f"{1 / ratio:.1f} times larger"
+    print(f"{_size(packed.bytes_before)} before, {_size(packed.bytes_after)} after: {change}")
+    lost = manifest.difference
+    if lost["images"]:
+        worst = f", {lost['worst']:.2f} in the worst ({printable(lost['key'])})" if lost["worst"] else ""
+        mean = f"{lost['mean']:.2f} of 255 levels from the exact ones on average"
+        print(f"Pixels are {mean}{worst}; {lost['images']:,} images compared")
+    if manifest.odd:
+        print("Among them: " + ", ".join(f"{count:,} {kind}" for kind, count in manifest.odd.items()))
+    for note in packed.notes:
+        print(printable(note))
+    if manifest.bad:
+        print(f"Left out, as they cannot be decoded: {len(manifest.bad):,} (all in manifest.json)")
+        for bad in manifest.bad[:10]:
+            print(printable(f"  {bad['split']}: {bad['key']}: {bad['reason']}"))
 
 
 VERBS = {

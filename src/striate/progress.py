@@ -104,9 +104,9 @@ class Display:
         if not self._quiet:
             self._console.print(Text(printable(text)))
 
-    def decoding(self, done: int, total: int) -> None:
-        """Progress of decoding images into memory."""
-        text = f"Decoding images: {done:,} of {total:,}"
+    def decoding(self, done: int, total: int, doing: str = "Decoding images") -> None:
+        """Progress of decoding images into memory, or of `doing` something else with each."""
+        text = f"{doing}: {done:,} of {total:,}"
         if not self._rewritten(text) and not self._quiet and self._due():
             self.say(text)
 

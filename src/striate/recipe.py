@@ -79,6 +79,8 @@ class DataGroup:
     colour: Literal["rgb", "grey"] = "rgb"
     # Every image once an epoch; or every class equally often, the images of small classes repeated. [name]
     sampling: Literal["images", "classes"] = "images"
+    # All images shuffled; or by blocks of neighbours, shuffled within a window, for sets larger than memory on slow disks. [name]
+    order: Literal["images", "blocks"] = "images"
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,8 @@ class AugmentGroup:
     # auto: in batches on a GPU, else image by image. [name]
     execution: Literal["auto", "per-image", "batched"] = "auto"
     # Who resizes training images; evaluation is always Pillow's. torch and opencv take a fraction of its time, on average less
-    # than a level of 255 away; opencv comes with pip install 'striate[fast]'. auto: the fastest there is, pillow in batches. [name]
+    # than a level of 255 away; opencv comes with pip install 'striate[fast]'.
+    # auto: the fastest there is; pillow in batches. [name]
     resampler: Literal["auto", "pillow", "torch", "opencv"] = "auto"
 
 
@@ -484,6 +487,12 @@ def check(recipe: Recipe) -> Recipe:
         "loss.balance",
         True,
         "left out with data.sampling classes, or small classes count twice",
+    )
+    _require(
+        not (data.order == "blocks" and data.sampling == "classes"),
+        "data.order",
+        "blocks",
+        "images with data.sampling classes, which takes images from everywhere",
     )
     _require(data.size_px >= 0, "data.size_px", data.size_px, "0 (chosen from the images) or more")
     _require(0 < data.crop_share <= 1, "data.crop_share", data.crop_share, "above 0 and at most 1")

@@ -20,7 +20,7 @@ from striate import machine, progress
 from striate import recipe as recipes
 from striate.data.index import Index, compare
 from striate.data.layouts.detect import open_data
-from striate.data.layouts.splits import Splits
+from striate.data.layouts.splits import AS_THEY_LIE, Splits
 from striate.data.loader import Workers
 from striate.data.order import steps_per_epoch
 from striate.errors import DONE, TO_BE_CONTINUED, CheckpointError, DataError, Interrupted, NonFiniteError, StriateError, UserError
@@ -43,8 +43,6 @@ from striate.train.budget import Stop
 from striate.train.build import total_steps
 from striate.train.resolve import Resolved, median_side_px, resolve
 
-# Layouts whose published results ignore EXIF orientation.
-AS_THEY_LIE = ("ILSVRC", "Tiny ImageNet")
 # Photos that `show` draws at most: a picture of more is too tall to look at.
 MOST_SHOWN = 40
 # Fields that the weights, the optimiser's state, the order or the view of a run were made with: no --override accepts them.

@@ -376,9 +376,9 @@ def test_an_empty_folder_says_what_each_layout_looks_like(tmp_path):
 
 
 def test_an_unknown_folder_says_what_was_seen(tmp_path):
-    put(tmp_path, "docs/a.txt", "docs/b.txt", "docs/deep/c.md", "data.parquet")
+    put(tmp_path, "docs/a.txt", "docs/b.txt", "docs/deep/c.md", "data.sqlite")
     with pytest.raises(
-        DataError, match=r"Seen: 1 folders \('docs'\) with 1 folders in them, and 3 files \(2 \.txt, 1 \.parquet\)"
+        DataError, match=r"Seen: 1 folders \('docs'\) with 1 folders in them, and 3 files \(2 \.txt, 1 \.sqlite\)"
     ):
         open_data(tmp_path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import threading
@@ -20,9 +21,12 @@ from striate.data import decode, loader, resident, views
 from striate.data.augment import apply, draw
 from striate.data.augment.draw import Augmentation
 from striate.data.batched import apply as batched
+from striate.data.decode import Pixels
 from striate.data.index import Gathering, Index
 from striate.data.loader import Batch, Source, Streaming, Workers, ordered_batches, train_batches
 from striate.data.order import Order
+from striate.data.pack import slices
+from striate.data.resample import Resampler
 from striate.data.resident import Prepare
 from striate.errors import DataError, ResourceError, UserError
 from striate.view import View
@@ -31,6 +35,8 @@ VIEW = View(16, "crop", 20, "bilinear", False, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 RANDOM = Augmentation("random-resized", (0.2, 1.0), (3 / 4, 4 / 3), 0, 0.5, 16, "bilinear", "crop")
 PLAIN = Augmentation("resize", (1.0, 1.0), (1.0, 1.0), 0, 0.5, 16, "bilinear", "crop")
 SHIFT = Augmentation("shift", (1.0, 1.0), (1.0, 1.0), 3, 0.5, 16, "bilinear", "crop")
+EVERYTHING = replace(RANDOM, policy="randaugment", policy_operations=2, policy_magnitude=9, rotate=10.0, hue=0.1, lighting=0.1,
+                     erase=0.5, erase_area=(0.1, 0.3), cutout_px=4)  # fmt: skip
 ORDER = Order(5, 23, 5)
 HERE, ONE, TWO = Workers("threads", 0), Workers("threads", 1), Workers("threads", 2)
 APART = Workers("processes", 2)
@@ -199,6 +205,121 @@ def test_a_source_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         next(ordered_batches(Streaming(index.select(np.arange(5)), False), index, VIEW, None, 5, HERE))
     with pytest.raises(UserError, match="batch-size"):
         train_batches(Streaming(index, False), index, RANDOM, Order(5, 23, 24), 0, 1, HERE)
+
+
+# ---------------------------------------------------------------- memory
+
+
+@pytest.mark.parametrize("workers", [HERE, TWO, APART])
+def test_memory_is_taken_again_but_never_while_somebody_sees_it(workers: Workers, tmp_path: Path) -> None:
+    index = made(tmp_path / "photos")
+    fresh = [batch.images.clone() for batch in train_batches(Streaming(index, False), index, RANDOM, ORDER, 0, 30, workers)]
+    places, kept, parts = set(), [], []
+    batches = train_batches(Streaming(index, False), index, RANDOM, ORDER, 0, 30, workers)
+    for number, batch in enumerate(batches):
+        if number % 3 == 0:
+            kept.append((number, batch))
+        elif number % 3 == 1:
+            parts.append((number, batch.images.permute(0, 2, 3, 1).numpy()[2:3, 4:]))
+        else:
+            places.add(batch.images.data_ptr())
+        del batch
+    assert len(kept) == len(parts) == 10
+    assert len(places) < 10
+    for number, batch in kept:
+        assert torch.equal(batch.images, fresh[number])
+    for number, part_1HW3 in parts:
+        np.testing.assert_array_equal(part_1HW3, fresh[number].permute(0, 2, 3, 1).numpy()[2:3, 4:])
+    assert len({batch.images.data_ptr() for _, batch in kept}) == 10
+
+
+# ---------------------------------------------------------------- resamplers and windows
+
+
+@pytest.mark.parametrize("resampler", ["torch", "opencv"])
+def test_a_resampler_gives_the_same_pixels_from_files_and_from_memory(resampler: Resampler, tmp_path: Path) -> None:
+    if resampler == "opencv":
+        pytest.importorskip("cv2")
+    index = made(tmp_path / "photos", bad=(3, 11))
+    stored = resident.build(index, Prepare(False, 0), 1, None, None)
+    for augmentation in (RANDOM, SHIFT, replace(RANDOM, crop="random", shorter_px=(17, 40)), EVERYTHING):
+        fast = replace(augmentation, resampler=resampler)
+        expected = taken(Streaming(index, False), index, HERE, fast)
+        reference = taken(Streaming(index, False), index, HERE, augmentation)
+        assert not all(torch.equal(a.images, b.images) for a, b in zip(expected, reference, strict=True))
+        assert [batch.bad for batch in expected] == [batch.bad for batch in reference]
+        for source in (Streaming(index, False), stored):
+            for workers in (ONE, TWO):
+                assert_equal(taken(source, index, workers, fast), expected)
+    assert_equal(taken(Streaming(index, False), index, APART, fast), expected)
+
+
+class Jpegs:
+    """A store that counts what it decodes: whole images, or windows of those whose number is not in `uncut`."""
+
+    def __init__(self, files: list[bytes], uncut: tuple[int, ...] = (), damaged: tuple[int, ...] = ()) -> None:
+        self.files, self.uncut = files, uncut
+        self.restarts = [slices.lengths(file) if i not in damaged else bytes(4) for i, file in enumerate(files)]
+        self.wholes: list[int] = []
+        self.windows: list[int] = []
+
+    def read(self, place: int) -> bytes:
+        self.wholes.append(place)
+        return self.files[place]
+
+    def where(self, place: int) -> str:
+        return f"file {place}"
+
+    def sides(self, place: int, exif: bool) -> tuple[int, int] | None:
+        return None if place in self.uncut else decode.header(self.files[place])[:2]
+
+    def window(self, place: int, left: int, top: int, width: int, height: int) -> Pixels:
+        self.windows.append(place)
+        return slices.pixels(self.files[place], self.restarts[place], left, top, width, height)
+
+
+def in_store(tmp_path: Path, uncut: tuple[int, ...] = (), damaged: tuple[int, ...] = ()) -> tuple[Index, Jpegs]:
+    index = made(tmp_path / "photos")
+    files = []
+    for row in range(len(index)):
+        with Image.open(index.path(row)) as image:
+            file = io.BytesIO()
+            image.resize((3 * image.width, 3 * image.height)).save(file, "JPEG", restart_marker_blocks=1)
+            files.append(file.getvalue())
+    store = Jpegs(files, uncut, damaged)
+    return replace(index, store=store, places=np.arange(len(index))[::-1].copy()), store
+
+
+@pytest.mark.parametrize("augmentation", [RANDOM, SHIFT, PLAIN])
+def test_windows_of_a_store_are_the_same_pixels(augmentation: Augmentation, tmp_path: Path) -> None:
+    index, store = in_store(tmp_path, uncut=(4, 5), damaged=(7,))
+    found = taken(Streaming(index, False), index, HERE, augmentation)
+    assert set(store.windows) == set(range(23)) - {4, 5}
+    assert set(store.wholes) == {4, 5, 7}
+    stored = resident.build(index, Prepare(False, 0), 1, None, None)
+    assert_equal(found, taken(stored, index, HERE, augmentation))
+    assert_equal(taken(Streaming(index, False), index, TWO, augmentation), found)
+
+
+def test_what_is_shrunk_first_is_decoded_whole(tmp_path: Path) -> None:
+    index, store = in_store(tmp_path)
+    found = taken(Streaming(index, False, 100), index, HERE)
+    small = {place for place in range(23) if min(decode.header(store.files[place])[:2]) <= 100}
+    assert 0 < len(small) < 23
+    assert set(store.windows) == small
+    assert set(store.wholes) == set(range(23)) - small
+    assert_equal(found, taken(resident.build(index, Prepare(False, 100), 1, None, None), index, HERE))
+
+
+def test_sides_that_are_not_the_images_make_it_bad(tmp_path: Path) -> None:
+    index, store = in_store(tmp_path, damaged=(7,))
+    store.files[7] = store.files[6]
+    known = dict(enumerate(map(decode.header, store.files)))
+    known[7] = decode.Header(999, 20, "JPEG")
+    store.sides = lambda place, exif: known[place][:2]  # type: ignore[method-assign]
+    bad = [one for batch in taken(Streaming(index, False), index, HERE) for one in batch.bad]
+    assert bad
+    assert all(reason.startswith("stored as 999 x 20 pixels, decoded were") for _, reason in bad)
 
 
 # ---------------------------------------------------------------- bad images
@@ -416,10 +537,6 @@ def test_workers_are_parsed() -> None:
 
 
 # ---------------------------------------------------------------- batched
-
-
-EVERYTHING = replace(RANDOM, policy="randaugment", policy_operations=2, policy_magnitude=9, rotate=10.0, hue=0.1, lighting=0.1,
-                     erase=0.5, erase_area=(0.1, 0.3), cutout_px=4)  # fmt: skip
 
 
 def finished(batches: list[Batch], augmentation: Augmentation) -> list[Batch]:

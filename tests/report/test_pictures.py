@@ -12,6 +12,7 @@ from PIL import Image
 
 from striate.data import decode, views
 from striate.report import pictures
+from striate.report.gather import Facts, Split
 from striate.view import View
 
 VIEW = View(96, "crop", 110, "bilinear", True, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -31,7 +32,7 @@ def _photo(path: Path) -> Path:
 
 def test_picture_is_the_view_of_the_photo(tmp_path: Path) -> None:
     path = _photo(tmp_path / "photo.jpg")
-    uri = pictures.seen_by_network(path, VIEW, shrink_px=0, most_px=128)
+    uri = pictures.seen_by_network(path.read_bytes(), VIEW, shrink_px=0, most_px=128)
     assert uri is not None
     expected_SS3 = views.apply(decode.load(path, exif=True), VIEW)
     found_SS3 = np.asarray(_open(uri))
@@ -41,7 +42,7 @@ def test_picture_is_the_view_of_the_photo(tmp_path: Path) -> None:
 
 def test_d7_a_grey_view_is_shown_grey(tmp_path: Path) -> None:
     grey = replace(VIEW, mean=(0.459,), std=(0.218,), colour="grey")
-    uri = pictures.seen_by_network(_photo(tmp_path / "photo.jpg"), grey, shrink_px=0, most_px=128)
+    uri = pictures.seen_by_network(_photo(tmp_path / "photo.jpg").read_bytes(), grey, shrink_px=0, most_px=128)
     assert uri is not None
     expected_SS = np.asarray(Image.fromarray(views.apply(decode.load(tmp_path / "photo.jpg", exif=True), VIEW)).convert("L"))
     assert _open(uri).mode == "L"
@@ -50,7 +51,7 @@ def test_d7_a_grey_view_is_shown_grey(tmp_path: Path) -> None:
 
 def test_large_view_is_reduced_for_the_page(tmp_path: Path) -> None:
     uri = pictures.seen_by_network(
-        _photo(tmp_path / "photo.jpg"), replace(VIEW, size_px=300, resize_px=300), shrink_px=64, most_px=128
+        _photo(tmp_path / "photo.jpg").read_bytes(), replace(VIEW, size_px=300, resize_px=300), shrink_px=64, most_px=128
     )
     assert uri is not None
     assert _open(uri).size == (128, 128)
@@ -58,10 +59,18 @@ def test_large_view_is_reduced_for_the_page(tmp_path: Path) -> None:
 
 
 def test_unreadable_photo_has_no_picture(tmp_path: Path) -> None:
-    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not much")
-    assert pictures.seen_by_network(tmp_path / "broken.jpg", VIEW, 0, 128) is None
-    assert pictures.seen_by_network(tmp_path / "absent.jpg", VIEW, 0, 128) is None
-    assert pictures.seen_by_network(tmp_path, VIEW, 0, 128) is None
+    assert pictures.seen_by_network(b"\xff\xd8\xff\xe0 not much", VIEW, 0, 128) is None
+    split, facts = Split("val", {"root": str(tmp_path)}, None), Facts(tmp_path)
+    (tmp_path / "there.jpg").write_bytes(b"x")
+    assert facts.content(split, "there.jpg") == b"x"
+    assert facts.content(split, "absent.jpg") is None and facts.content(split, ".") is None
+
+
+def test_stored_pixels_are_a_picture_too() -> None:
+    pixels_HW3 = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8)
+    uri = pictures.seen_by_network(pixels_HW3, VIEW, 0, 128)
+    assert uri is not None
+    assert np.abs(np.asarray(_open(uri)).astype(int) - views.apply(pixels_HW3, VIEW)).mean() < 12
 
 
 def test_rows_are_spread_over_classes() -> None:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from striate import machine
 from striate.data import photo, resample, views
-from striate.data.augment import apply, draw, geometry
+from striate.data.augment import apply, draw
 from striate.data.augment.draw import Augmentation, Drawn
 from striate.data.batched.plan import Plan, planned
 from striate.data.crew import Failed, Note, Slab, Stuck, notes_bytes, processes_in_order, threads_in_order
@@ -190,7 +190,7 @@ class _Training:
             np.take(all_NSS3, indices_n, axis=0, out=pixels_nSS3, mode="clip")
             is_flipped_n = draw.is_flipped(self.augmentation, uniforms_nD)
             flipped_mSS3 = pixels_nSS3[is_flipped_n]
-            geometry.mirror(flipped_mSS3)
+            resample.mirror(flipped_mSS3, self.resampler)
             pixels_nSS3[is_flipped_n] = flipped_mSS3
             return _Filled([], [])
         bad = []

@@ -15,6 +15,11 @@ from numpy.typing import NDArray
 from striate import machine
 from striate.errors import UserError
 
+# Of the order by blocks. A block of 64 JPEGs of a pack is 1.3 MB in one place, which a disk reads in about the time of a seek.
+# A window of 256 blocks is 16,384 images from 256 places: in a set that lies class by class, batches of many classes.
+BLOCK_ROWS = 64
+WINDOW_BLOCKS = 256
+
 
 @dataclass(frozen=True, eq=False)
 class Rows:
@@ -37,6 +42,7 @@ class Order:
     where each image comes once an epoch.
     process, processes: which consecutive part of each batch is taken, of how many; the whole order is the same for
     any number of processes.
+    in_blocks: whether neighbours on disk stay near each other, see `block_order`; not together with labels.
     """
 
     seed: int
@@ -45,6 +51,7 @@ class Order:
     labels: NDArray[np.int32] | None = None
     process: int = 0
     processes: int = 1
+    in_blocks: bool = False
 
     @property
     def part_size(self) -> int:
@@ -56,7 +63,7 @@ class Order:
         """The images of one step, counted from 0 over the whole training."""
         epoch, within = divmod(step, steps_per_epoch(self.count, self.batch_size))
         if self.labels is None:
-            order_N = counters_N = _remembered(self.seed, epoch, self.count)
+            order_N = counters_N = _remembered(self.seed, epoch, self.count, self.in_blocks)
         else:
             order_N, counters_N = _remembered_balance(self, epoch)
         first, last = bounds(self.batch_size, self.processes)[self.process]
@@ -78,6 +85,23 @@ def bounds(count: int, pieces: int) -> list[tuple[int, int]]:
 def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     """The order of one epoch: a permutation of 0..count-1, a pure function of (seed, epoch). Returns [count] int64."""
     return machine.permutation(seed, "order", epoch, count)
+
+
+def block_order(
+    seed: int, epoch: int, count: int, block_rows: int = BLOCK_ROWS, window_blocks: int = WINDOW_BLOCKS
+) -> NDArray[np.int64]:
+    """An order for sets larger than memory on slow disks: every image once, and what is read at a time lies in few places.
+
+    Blocks of consecutive rows come in random order, and the images of each `window_blocks` of them are shuffled together.
+    Returns [count] int64, a pure function of its arguments.
+    """
+    starts = machine.permutation(seed, "blocks", epoch, -(-count // block_rows)) * block_rows
+    row_N = (starts[:, None] + np.arange(block_rows)).ravel()
+    row_N = row_N[row_N < count]  # one block, wherever it comes, is a short one
+    window_N = np.arange(count) // (block_rows * window_blocks)
+    word_N = machine.bits(seed, "within windows", epoch, np.arange(count), 1)[:, 0]
+    order_N: NDArray[np.int64] = row_N[np.lexsort((word_N, window_N))]
+    return order_N
 
 
 def balanced_order(seed: int, epoch: int, labels_N: NDArray[np.int32], length: int) -> NDArray[np.int64]:
@@ -133,8 +157,8 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
 
 
 @functools.lru_cache(maxsize=2)  # the look-ahead of the loader stands in two epochs at most
-def _remembered(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    return epoch_order(seed, epoch, count)
+def _remembered(seed: int, epoch: int, count: int, in_blocks: bool) -> NDArray[np.int64]:
+    return block_order(seed, epoch, count) if in_blocks else epoch_order(seed, epoch, count)
 
 
 @functools.lru_cache(maxsize=2)

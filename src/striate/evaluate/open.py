@@ -6,7 +6,6 @@ go to it.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from striate.classes import Classes
 from striate.data import resident
 from striate.data.index import Index, Keys
 from striate.data.layouts import detect
+from striate.data.layouts.joined import joined
 from striate.data.loader import Source, Streaming, Workers
 from striate.errors import DataError, UserError
 from striate.evaluate import score
@@ -183,7 +183,7 @@ def predict(
     """The most probable classes of each photo, in the order given; what `striate predict` does.
 
     network: a run or its folder, a network's name (with `weights`, else the published ones), or what `ready` gave.
-    photos: files and folders (searched for images). A photo that cannot be read keeps its row, with the reason.
+    photos: files, folders (searched for images) and data sets. A photo that cannot be read keeps its row, with the reason.
     grey: a run that the grey photos go to, as in `evaluate`.
     """
     route = network
@@ -200,29 +200,28 @@ def predict(
 
 
 def photos_index(names: Sequence[str], classes: Classes) -> Index:
-    """Files and folders (searched for images) as an index without labels, in the order given; a file is not looked at.
+    """Files, folders (searched for images) and data sets kept in few files (tar, parquet, pack, CIFAR, MNIST) as an index without
+    labels, in the order given; a photo's file is not looked at.
 
     Keys are the names as typed. Raises UserError for a folder that cannot be read, DataError for one without images.
     """
     found: list[str] = []
+    parts: list[Index] = []
+    first = 0  # of the names since the last set that is kept in few files
     for name in names:
-        if Path(name).is_dir():
+        if detect.is_stored(name):
             inside = detect.open_photos(name)
-            found += [str(Path(name) / key) for key in inside.keys]
+            parts += [_photos(found[first:], classes), inside]
+            above = Path(name) if Path(name).is_dir() else Path(name).parent
+            found += [str(above / key) for key in inside.keys]
+            first = len(found)
+        elif Path(name).is_dir():
+            found += [str(Path(name) / key) for key in detect.open_photos(name).keys]
         else:
             found.append(name)
-    count = len(found)
-    return Index(
-        root=Path(),
-        split="photos",
-        layout="photos",
-        keys=Keys.of(os.fsencode(name) for name in found),
-        labels=np.full(count, -1, np.int32),
-        classes=classes,
-        boxes=None,
-        sizes_bytes=np.zeros(count, np.int64),
-        mtimes_ns=np.zeros(count, np.int64),
-    )
+    if not parts:
+        return _photos(found, classes)
+    return joined([*parts, _photos(found[first:], classes)], Keys.of(found), Path(), "photos", classes)
 
 
 def names_from(lines: Iterable[str] | None = None) -> list[str]:
@@ -231,6 +230,22 @@ def names_from(lines: Iterable[str] | None = None) -> list[str]:
 
 
 # ---------------------------------------------------------------- inside
+
+
+def _photos(names: Sequence[str], classes: Classes) -> Index:
+    """Files as an index without labels."""
+    count = len(names)
+    return Index(
+        root=Path(),
+        split="photos",
+        layout="photos",
+        keys=Keys.of(names),
+        labels=np.full(count, -1, np.int32),
+        classes=classes,
+        boxes=None,
+        sizes_bytes=np.zeros(count, np.int64),
+        mtimes_ns=np.zeros(count, np.int64),
+    )
 
 
 def _as_run(run: str | Path | Run) -> Run:

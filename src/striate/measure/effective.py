@@ -7,8 +7,9 @@ Source: Luo, Li, Urtasun, Zemel 2016 (effective receptive field), sections 2 and
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,7 +158,7 @@ class Looked:
 def on_photos(
     subject: Subject, photos: Sequence[str | Path], *, weights: str | Path | None = None, layer: str | None = None
 ) -> Looked:
-    """The effective field of a network over photos: files, or folders of which up to 16 are taken, evenly spread.
+    """The effective field of a network over photos: files, or folders and data sets of which up to 16 are taken, evenly spread.
 
     weights: as `pretrained.load_into`; a run has its own; else the network is untrained, and a note says so.
     Raises UserError, DataError for a photo that cannot be read, CheckpointError for weights that do not fit.
@@ -172,7 +173,7 @@ def on_photos(
         notes = list(loaded.notes)
         view = loaded.view.for_size(subject.size_px) if loaded.view is not None else view
     view = view or _usual(subject.size_px, subject.channels)
-    seen = [_photo(path, view) for path in _files(photos)]
+    seen = [_photo(photo, read, view) for photo, read in _found(photos)]
     pixels = torch.from_numpy(np.stack(seen)).permute(0, 3, 1, 2)
     return Looked(effective(model, view.normalise(pixels, torch.float32), layer), seen[0], tuple(notes))
 
@@ -185,20 +186,24 @@ def _usual(size_px: int, channels: int) -> View:
     return View(size_px, "crop", resize_px, "bilinear", True, IMAGENET_MEAN, IMAGENET_STD)
 
 
-def _files(photos: Sequence[str | Path]) -> list[Path]:
-    found: list[Path] = []
+_Read = Callable[[], bytes | decode.Pixels]
+
+
+def _found(photos: Sequence[str | Path]) -> list[tuple[str, _Read]]:
+    """Where each photo lies, and how to read it."""
+    found: list[tuple[str, _Read]] = []
     for photo in map(Path, photos):
-        if photo.is_dir():
-            keys = list(detect.open_photos(photo).keys)
-            step = max(1, len(keys) // _PHOTOS)
-            found += [photo / key for key in keys[::step][:_PHOTOS]]
+        if photo.is_dir() or detect.is_stored(photo):
+            index = detect.open_photos(photo)
+            rows = range(0, len(index), max(1, len(index) // _PHOTOS))[:_PHOTOS]
+            found += [(index.where(row), functools.partial(index.content, row)) for row in rows]
         else:
-            found.append(photo)
+            found.append((str(photo), functools.partial(decode.read, photo)))
     return found
 
 
-def _photo(path: Path, view: View) -> decode.Pixels:
+def _photo(where: str, read: _Read, view: View) -> decode.Pixels:
     try:
-        return views.apply(decode.load(path, view.exif), view)
+        return views.apply(decode.pixels(read(), view.exif), view)
     except decode.BadImage as error:
-        raise DataError(f"{path}: {error}") from error
+        raise DataError(f"{where}: {error}") from error

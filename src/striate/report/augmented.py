@@ -63,7 +63,8 @@ def photos(index: Index, recipe: Recipe, view: View, count: int) -> tuple[list[P
     Raises UserError where the images do not fill one batch, DataError where none can be read.
     """
     labels = index.labels if recipe.data.sampling == "classes" else None
-    order = Order(recipe.optim.seed, len(index), recipe.optim.batch_size, labels)
+    in_blocks = recipe.data.order == "blocks"
+    order = Order(recipe.optim.seed, len(index), recipe.optim.batch_size, labels, in_blocks=in_blocks)
     steps = steps_per_epoch(len(index), order.batch_size)
     augmentation = augmentation_of(recipe, view)
     stored = Streaming(index, view.exif, recipe.data.shrink_px)

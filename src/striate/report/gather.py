@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,9 @@ import numpy as np
 
 from striate import predictions
 from striate.classes import Classes
+from striate.data import decode
 from striate.data.index import Index
+from striate.data.layouts import detect
 from striate.errors import StriateError, UserError
 from striate.files import read_json
 from striate.predictions import Predictions
@@ -54,7 +57,7 @@ class Split:
     index: Index | None
 
     def path(self, key: str) -> Path | None:
-        """Where an image of this split lies, if the run said where its folder is."""
+        """The file of an image of this split, if the run said where its folder is."""
         root = self.facts.get("root")
         return Path(root) / key if isinstance(root, str) and root else None
 
@@ -81,6 +84,30 @@ class Facts:
         if self.classes is not None and 0 <= label < len(self.classes.ids):
             return self.classes.title(label)
         return f"class {label}"
+
+    @functools.cached_property
+    def stored(self) -> tuple[Index, dict[str, int]] | None:
+        """The images of data that keep many in a file, and the row of each key; None where each image is a file."""
+        path = self.data.get("path")
+        try:
+            if not isinstance(path, str) or not detect.is_stored(path):
+                return None
+            index = detect.open_photos(path)
+        except StriateError as error:
+            self.gaps.append(f"The images could not be opened: {error}")
+            return None
+        return index, {key: row for row, key in enumerate(index.keys)}
+
+    def content(self, split: Split, key: str) -> bytes | decode.Pixels | None:
+        """What is stored of an image of a split; None where it is not to be found, or cannot be read."""
+        try:
+            if self.stored is not None:
+                index, row_of = self.stored
+                return index.content(row_of[key]) if key in row_of else None
+            path = split.path(key)
+            return decode.read(path) if path is not None else None
+        except decode.BadImage:
+            return None
 
     @property
     def main(self) -> Evaluation | None:

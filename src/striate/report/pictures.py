@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -17,14 +16,14 @@ _QUALITY = 82
 _BLUE = (0, 114, 178)  # Okabe and Ito 2008, "blue"; the page's --heat
 
 
-def seen_by_network(path: Path, view: View, shrink_px: int, most_px: int) -> str | None:
-    """The evaluation view of one photo as a JPEG data URI, at most `most_px` wide; None if the photo cannot be read.
+def seen_by_network(content: bytes | decode.Pixels, view: View, shrink_px: int, most_px: int) -> str | None:
+    """The evaluation view of one photo as a JPEG data URI, at most `most_px` wide; None if the photo cannot be decoded.
 
-    shrink_px: what the recipe reduces the shorter side of every image to beforehand; 0 leaves it.
+    content: a file's bytes, or pixels. shrink_px: what the recipe reduces the shorter side of every image to; 0 leaves it.
     """
     try:
-        pixels_SS3 = views.apply(views.shrink(decode.load(path, exif=view.exif), shrink_px), view)
-    except (decode.BadImage, OSError, ValueError):
+        pixels_SS3 = views.apply(views.shrink(decode.pixels(content, view.exif), shrink_px), view)
+    except (decode.BadImage, ValueError):
         return None
     picture = Image.fromarray(pixels_SS3)
     if view.colour == "grey":

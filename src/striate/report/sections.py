@@ -333,9 +333,10 @@ def mosaic(facts: Facts) -> tuple[str, list[Picture]]:
 
 
 def _picture(facts: Facts, split: Split | None, key: str, most_px: int) -> str | None:
-    path = split.path(key) if split else None
+    if split is None or facts.view is None or (content := facts.content(split, key)) is None:
+        return None
     shrink_px = int(number(_group(facts, "data").get("shrink_px")) or 0)
-    return pictures.seen_by_network(path, facts.view, shrink_px, most_px) if path and facts.view else None
+    return pictures.seen_by_network(content, facts.view, shrink_px, most_px)
 
 
 # ---------------------------------------------------------------- curves

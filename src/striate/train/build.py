@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from striate.data.augment.draw import Augmentation
 from striate.data.index import Index
 from striate.data.layouts.splits import Splits
 from striate.data.loader import Source, Streaming, Workers
-from striate.data.order import Order, bounds, steps_per_epoch
+from striate.data.order import BLOCK_ROWS, Order, bounds, steps_per_epoch
 from striate.errors import CheckpointError, DataError, UserError
 from striate.files import sha256_file, write_json
 from striate.models import grey, heads, pretrained, sizes
@@ -205,6 +205,7 @@ def _put_together(
         splits.train.labels if recipe.data.sampling == "classes" else None,
         ranks.rank,
         ranks.world,
+        recipe.data.order == "blocks",
     )
     layout = torch.channels_last if o.channels_last else torch.contiguous_format
     model = model.to(device).to(memory_format=layout).train()
@@ -270,6 +271,10 @@ def _put_together(
             f"Batch normalisation sees the {least} images of one process at a time; its running statistics are the mean over "
             f"the {ranks.world} processes."
         )
+    if recipe.data.order == "blocks":
+        from striate.data.pack.read import in_blocks  # with pyarrow, which takes its time and which folders of images do not need
+
+        splits = replace(splits, train=in_blocks(splits.train, BLOCK_ROWS))
     source = Streaming(splits.train, recipe.data.exif == "on", recipe.data.shrink_px)
     return Training(
         recipe,

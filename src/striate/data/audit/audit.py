@@ -81,7 +81,7 @@ def audit(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise files.refuse(error, out, "making the folder of the audit") from error
-    gathered = gather(dict(found.indexes), out, workers, progress)
+    gathered = gather(found.indexes, out, workers, progress)
     looked_at = sum(map(len, gathered.facts.values())) - gathered.known
     defects += checks.all_of(gathered.facts)
     defects += duplicates.exact(gathered.facts)

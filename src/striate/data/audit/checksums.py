@@ -87,9 +87,12 @@ def verify(path: Path, data: Path, workers: int, progress: Progress | None = Non
             differences.append(Difference(os.fsdecode(name), "changed"))
         if progress is not None and (done % _CHUNK == 0 or done == len(wanted)):
             progress(done, len(wanted))
-    for name in _names(data):
-        if name not in wanted and not (os.path.exists(path) and os.path.samefile(os.path.join(root, name), path)):
-            differences.append(Difference(os.fsdecode(name), "extra"))
+    itself = os.path.realpath(os.fsencode(path))
+    differences += [
+        Difference(os.fsdecode(name), "extra")
+        for name in _names(data)
+        if name not in wanted and os.path.realpath(os.path.join(root, name)) != itself
+    ]
     return sorted(differences, key=lambda difference: difference.name)
 
 

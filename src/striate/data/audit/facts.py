@@ -35,9 +35,11 @@ from striate.data.audit import likeness
 from striate.data.crew import Failed, Note, Stuck, threads_in_order
 from striate.data.decode import BadImage, Pixels
 from striate.data.index import Index
+from striate.data.layouts.splits import SplitName
 from striate.errors import UserError
 
 JOURNAL: Final = "facts.journal"
+WRONG_EXTENSION: Final = "wrong extension"
 LOOKS_GREY: Final = "looks grey"  # stored in colour, and shows none; "grey" is stored without
 
 _FORMAT: Final = 1  # of the facts: counts in every image's identity
@@ -131,9 +133,6 @@ def _look(index: Index, rows: list[int], note: Note) -> _Part:
                 except BadImage:
                     side, part.format[place] = _header(content)
                     raise
-                name = index.keys[row]
-                if name[name.rfind(".") :].lower() not in decode.EXTENSIONS[part.format[place]]:
-                    odd["wrong extension"] += 1
             side = image_HW3.shape[1], image_HW3.shape[0]
             if orientation != 1:
                 odd["exif-rotated"] += 1
@@ -143,6 +142,7 @@ def _look(index: Index, rows: list[int], note: Note) -> _Part:
                 odd[LOOKS_GREY] += 1
         except BadImage as error:
             part.reason[place], part.is_lasting[place] = error.reason, error.lasting
+            odd.clear()  # what a decoder noted before it gave up says nothing
         if odd:
             part.odd[place] = frozenset(odd)
         sides.append(side)
@@ -167,11 +167,16 @@ def _header(content: bytes) -> tuple[tuple[int, int], str]:
 
 
 def _looks_grey(image_HW3: Pixels) -> bool:
-    """`views.is_grey` of one image. Two pixels tell most colour images, in a tenth of its time."""
+    """`views.is_grey` of one image. A few pixels tell most colour images, in a tenth of its time."""
     height, width = image_HW3.shape[:2]
-    for y, x in ((height // 2, width // 2), (height // 4, width // 4)):
-        pixel = image_HW3[y, x].tolist()
-        if max(pixel) - min(pixel) > views.GREY_TOLERANCE:
+    for y, x in (
+        (height // 2, width // 2),
+        (height // 4, width // 4),
+        (3 * height // 4, width // 2),
+        (height // 3, 3 * width // 4),
+    ):
+        red, green, blue = image_HW3[y, x].tolist()
+        if abs(red - green) > views.GREY_TOLERANCE or abs(green - blue) > views.GREY_TOLERANCE:
             return False
     return bool(views.is_grey(image_HW3[None])[0])
 
@@ -189,7 +194,7 @@ class Gathered:
 
 
 def gather(
-    indexes: Mapping[str, Index],
+    indexes: Mapping[SplitName, Index],
     out: Path,
     workers: int,
     progress: Callable[[int, int], None] | None = None,
@@ -200,7 +205,7 @@ def gather(
     out: an existing folder for the journal. progress(done, total) may raise to stop; what was found by then is kept.
     Raises UserError when another process writes the journal, ResourceError when the disk is full or reading hangs.
     """
-    tables = {split: _Table(index) for split, index in indexes.items()}
+    tables: dict[str, _Table] = {split: _Table(index) for split, index in indexes.items()}
     total = sum(map(len, indexes.values()))
     with _opened(out / JOURNAL) as journal:
         for frame in journal.frames():
@@ -289,7 +294,19 @@ class _Table:
 
     def facts(self) -> Facts:
         """The finished facts; the arrays are shared."""
+        share = self._shared.setdefault
+        for row, key in enumerate(self.index.keys.raws()):
+            if self._reason[row] is None and self._is_misnamed(key, self._format[row]):
+                odd = self._odd[row] | {WRONG_EXTENSION}
+                self._odd[row] = share(odd, odd)
         return Facts(self.index, self._reason, self._format, self._sides_N2, self._odd, self._sha256_N32, self._likeness_N)
+
+
+    def _is_misnamed(self, key: bytes, format_: str) -> bool:
+        """Whether a name promises another format, or none; within an archive or a table, where names may lack, another."""
+        extension = os.fsdecode(key[key.rfind(b".") :]).lower()
+        fits = format_ not in decode.EXTENSIONS or extension in decode.EXTENSIONS[format_]
+        return not fits and (self.index.store is None or any(extension in known for known in decode.EXTENSIONS.values()))
 
 
 def _identities(index: Index) -> NDArray[np.void]:
@@ -309,6 +326,12 @@ def _fixed(column: pa.ChunkedArray, width: int) -> NDArray[np.uint8]:
     joined = column.combine_chunks()
     start = joined.offset * width
     return np.frombuffer(joined.buffers()[1], dtype=np.uint8)[start : start + len(joined) * width].reshape(-1, width)
+
+
+def _binary(values: NDArray[Any], width: int) -> pa.Array:
+    """The inverse of `_fixed`: any array of `width` bytes for each row."""
+    data = np.ascontiguousarray(values)
+    return pa.Array.from_buffers(pa.binary(width), len(data), [None, pa.py_buffer(data.view(np.uint8).reshape(-1))])
 
 
 # ---------------------------------------------------------------- the journal
@@ -332,7 +355,7 @@ class _Journal:
 
     def __init__(self, path: Path, handle: int) -> None:
         self._path, self._handle = path, handle
-        self._waiting: list[pa.Table] = []
+        self._waiting: list[tuple[NDArray[np.void], _Part]] = []
         self._flushed = time.monotonic()
 
     def frames(self) -> Iterator[pa.Table]:
@@ -354,33 +377,35 @@ class _Journal:
         os.lseek(self._handle, at, os.SEEK_SET)
 
     def add(self, identity_M: NDArray[np.void], part: _Part) -> None:
-        """The facts of some more images; written with others, after two seconds at the latest.
-
-        What could not be read is left out: another day it may be.
-        """
-        columns = {
-            "identity": identity_M.tolist(),
-            "reason": part.reason,
-            "format": part.format,
-            "width": part.sides_M2[:, 0],
-            "height": part.sides_M2[:, 1],
-            "odd": [sorted(odd) for odd in part.odd],
-            "sha256": part.sha256_M32.view("V32")[:, 0].tolist(),
-            "likeness": part.likeness_M,
-        }
-        table = pa.table(columns, _SCHEMA)
-        self._waiting.append(table if all(part.is_lasting) else table.filter(pa.array(part.is_lasting)))
+        """The facts of some more images; written with others, after two seconds at the latest."""
+        self._waiting.append((identity_M, part))
         if len(self._waiting) >= _BATCH or time.monotonic() - self._flushed >= _FLUSH_S:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what is waiting. Raises ResourceError when there is no room."""
+        """Writes what is waiting. What could not be read is left out: another day it may be.
+
+        Raises ResourceError when there is no room.
+        """
         self._flushed = time.monotonic()
         if not self._waiting:
             return
+        parts = [part for _, part in self._waiting]
+        sides_M2 = np.concatenate([part.sides_M2 for part in parts])
+        columns = {
+            "identity": _binary(np.concatenate([identity_M for identity_M, _ in self._waiting]), 16),
+            "reason": [reason for part in parts for reason in part.reason],
+            "format": [format_ for part in parts for format_ in part.format],
+            "width": sides_M2[:, 0],
+            "height": sides_M2[:, 1],
+            "odd": [list(odd) for part in parts for odd in part.odd],
+            "sha256": _binary(np.concatenate([part.sha256_M32 for part in parts]), 32),
+            "likeness": np.concatenate([part.likeness_M for part in parts]),
+        }
+        is_lasting = pa.array([one for part in parts for one in part.is_lasting])
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, _SCHEMA) as writer:
-            writer.write_table(pa.concat_tables(self._waiting).combine_chunks())
+            writer.write_table(pa.table(columns, _SCHEMA).filter(is_lasting))
         body = sink.getvalue().to_pybytes()
         rest = memoryview(_FRAME.pack(len(body), zlib.crc32(body)) + body)
         try:

@@ -46,16 +46,26 @@ def read(data: str | Path) -> tuple[Found, list[Defect]]:
         remedy = "Until this is mended the set can be neither trained nor scored on; the audit looks at what can be read."
         defects.append(Defect("refused", "error", "", str(error), remedy, details=(str(error),)))
         with reading(path):
-            found = _list(path, defects) if path.is_file() else _folders(path, defects)
+            found = _salvaged(path, defects)
         if not sum(map(len, found.indexes.values())):
             raise
     with reading(path):
-        if path.is_file():
+        if _is_list(path):
             defects += _unlisted(path, found)
-        else:
+        elif path.is_dir():
             defects += _box_rows(path)
             defects += _other_orders(path)
     return found, defects
+
+
+def _is_list(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() in listing.EXTENSIONS
+
+
+def _salvaged(path: Path, defects: list[Defect]) -> Found:
+    if _is_list(path):
+        return _list(path, defects)
+    return _folders(path, defects) if path.is_dir() else Found({}, "")
 
 
 def _things(kind: str, severity: Severity, split: str, things: Sequence[str], words: str, remedy: str) -> list[Defect]:

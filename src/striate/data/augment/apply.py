@@ -70,4 +70,4 @@ def _cut(view_SS3: Pixels, source: Photo, drawn: Drawn, augmentation: Augmentati
     if drawn.shift_x or drawn.shift_y:
         geometry.move(view_SS3, drawn.shift_x, drawn.shift_y)
     if drawn.flipped:
-        geometry.mirror(view_SS3)
+        resample.mirror(view_SS3, augmentation.resampler)

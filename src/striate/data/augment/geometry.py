@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
 
 from striate.data.decode import Pixels
@@ -64,19 +63,6 @@ def move(image_SS3: Pixels, right: int, down: int) -> None:
     moved_SS3 = np.zeros_like(image_SS3)
     moved_SS3[to_y : to_y + tall, to_x : to_x + wide] = image_SS3[from_y : from_y + tall, from_x : from_x + wide]
     np.copyto(image_SS3, moved_SS3)
-
-
-def mirror(images: Pixels) -> None:
-    """Exchanges left and right: uint8 [..., H, W, 3], C-contiguous and writable.
-
-    By torch, as numpy moves pixels of three bytes one by one, four times slower; in pieces so small that torch stays in this
-    thread, for it would start others from 32,768 values on.
-    """
-    rows_RW3 = torch.from_numpy(images.reshape(-1, *images.shape[-2:]))
-    rows = max(1, 32767 // (3 * images.shape[-2]))
-    for first in range(0, len(rows_RW3), rows):
-        piece_RW3 = rows_RW3[first : first + rows]
-        piece_RW3.copy_(piece_RW3.flip(1))
 
 
 def inverse_matrix(affine: Affine, side: int) -> tuple[float, float, float, float, float, float]:

@@ -28,10 +28,11 @@ def views(photos: torch.Tensor, plan: Plan, augmentation: Augmentation) -> torch
     with torch.autocast(photos.device.type, enabled=False):
         chosen_BHW3 = photos if plan.photos_B is None else photos[plan.photos_B]
         x, y = (resampling.Axis(plan.longest_px, *place_6B) for place_6B in plan.place_26B)
-        views_BSS3 = resampling.resize(
+        levels_B3SS = resampling.resize(
             chosen_BHW3, x, y, plan.columns_first_b, plan.rows_first_b, augmentation.size_px, augmentation.interpolation
         )
-        views_BSS3 = changes.apply(views_BSS3, plan.changes)
+        levels_B3SS = changes.apply(levels_B3SS, plan.changes)
+        views_BSS3 = torch.stack([levels_BSS.to(torch.uint8) for levels_BSS in levels_B3SS.unbind(1)], -1)
         if plan.erased_B4 is not None and plan.noise_B is not None:
             views_BSS3 = erase.fill_noise(views_BSS3, plan.erased_B4, plan.noise_B, plan.erased_px)
         if plan.cutout_B4 is not None:

@@ -17,10 +17,9 @@ import torch
 from striate.data.augment import geometry, policy
 from striate.data.augment.draw import Drawn
 from striate.data.batched import colour, warp
-from striate.data.decode import Pixels
 
 _NUMBERS: Final = 6  # of an operation, at most: a matrix
-_CACHE_BYTES: Final = 1 << 20  # of levels that one core works on at a time: they stay in its cache from pass to pass
+_CACHE_BYTES: Final = 1 << 20  # of levels that a processor works on at a time: they stay in its cache from pass to pass
 
 # What an operation does to levels, float32 [b, 3, S, S]; its numbers come as [b, 6] float64.
 OPERATIONS: Final[dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]] = {
@@ -123,28 +122,16 @@ def collected(operations: Sequence[Sequence[Operation]]) -> Changes:
     return Changes(tuple(groups), torch.from_numpy(rows_RB), torch.from_numpy(numbers_RB6))
 
 
-def apply(views_BSS3: torch.Tensor, changes: Changes) -> torch.Tensor:
-    """The views after their changes: uint8 [B, S, S, 3] in and out; without any the very same."""
-    if not changes.groups:
-        return views_BSS3
-    levels = views_BSS3.permute(0, 3, 1, 2).float().contiguous()
-    for name, number, first, last in changes.groups:
-        rows_b, numbers_b6 = changes.rows_RB[number, first:last], changes.numbers_RB6[number, first:last]
-        if last - first == len(levels):
-            levels = OPERATIONS[name](levels, numbers_b6)  # sorting kept their order
-        else:
-            levels.index_copy_(0, rows_b, OPERATIONS[name](levels.index_select(0, rows_b), numbers_b6))
-    return torch.stack([channel.to(torch.uint8) for channel in levels.unbind(1)], -1)
-
-
-@torch.no_grad()
-def recolour(views_nSS3: Pixels, drawn: Sequence[Drawn]) -> None:
-    """What `augment.colour` makes of views on the processor, in place: uint8 [n, S, S, 3], with the parameters of each.
-
-    In the thread that calls it and in torch's threads.
-    """
-    views = torch.from_numpy(views_nSS3)
-    step = max(1, _CACHE_BYTES // (4 * max(1, views[:1].numel())))
-    for first in range(0, len(views), step):
-        some = views[first : first + step]
-        some.copy_(apply(some, collected([colours(one) for one in drawn[first : first + step]])))
+def apply(levels: torch.Tensor, changes: Changes) -> torch.Tensor:
+    """The levels after their changes: whole numbers 0..255, float32 [B, 3, S, S] in and out; the given ones may be overwritten."""
+    is_cpu = levels.device.type == "cpu"
+    step = max(1, _CACHE_BYTES // max(1, 4 * levels[:1].numel())) if is_cpu else max(1, len(levels))
+    for name, number, start, end in changes.groups:
+        for first in range(start, end, step):
+            last = min(first + step, end)
+            rows_b, numbers_b6 = changes.rows_RB[number, first:last], changes.numbers_RB6[number, first:last]
+            if end - start == len(levels):  # sorting kept their order
+                levels[first:last] = OPERATIONS[name](levels[first:last], numbers_b6)
+            else:
+                levels.index_copy_(0, rows_b, OPERATIONS[name](levels.index_select(0, rows_b), numbers_b6))
+    return levels

@@ -1,9 +1,9 @@
 """Cuts and resizes a whole batch of photos on a device, as Pillow does one photo and bit for bit: two batched matrix products.
 
 Each output pixel is a weighted mean of stored pixels along one axis and then along the other; the weights are zero outside
-the photo's box, so photos of different sizes lie in one block. Pillow's weights are whole numbers of 22 bits. Cut into two
-halves of 11 bits, their products with levels add up in float32 without rounding (also in TF32), so that neither the device
-nor the company in the batch changes a pixel.
+the photo's box, so photos of different sizes lie in one block. Pillow's weights are whole numbers of 22 bits. Their products
+with levels add up without rounding: in float64, and cut into two halves of 11 bits in float32 too (also in TF32). So neither
+the device nor the company in the batch changes a pixel.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ _CUBIC: Final = -0.5  # Keys' a: Pillow's bicubic
 _LOBES: Final = 3  # of Pillow's Lanczos filter
 _BITS: Final = 22  # of Pillow's weights
 _HALF: Final = 1 << 11
+_DOUBLE_DEVICES: Final = ("cpu",)
+_CACHE_BYTES: Final = 1 << 20  # of levels in double precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,20 +62,29 @@ def resize(
     images_BHW3: torch.Tensor, x: Axis, y: Axis, columns_first_b: torch.Tensor, rows_first_b: torch.Tensor, size_px: int,
     interpolation: Interpolation,
 ) -> torch.Tensor:  # fmt: skip
-    """Views of a batch of stored photos: uint8 [B, H, W, 3] to uint8 [B, S, S, 3].
+    """Views of a batch of stored photos: uint8 [B, H, W, 3] to whole levels 0..255, float32 [B, 3, S, S].
 
     H, W: of the largest; what lies outside a photo's box does not matter. columns_first_b, rows_first_b: every photo once,
     by `is_rows_first`.
     """
     if interpolation == "nearest":
         return _picked(images_BHW3, x, y, size_px)
-    views_BSS3 = images_BHW3.new_empty((len(images_BHW3), size_px, size_px, 3))
+    levels_B3SS = torch.empty((len(images_BHW3), 3, size_px, size_px), device=images_BHW3.device)
+    step = _step(images_BHW3, size_px)
     for rows_b, rows_first in ((columns_first_b, False), (rows_first_b, True)):
-        if len(rows_b) == len(images_BHW3):
-            return _resized(images_BHW3, x, y, size_px, interpolation, rows_first)
-        if len(rows_b):
-            views_BSS3[rows_b] = _resized(images_BHW3[rows_b], x.part(rows_b), y.part(rows_b), size_px, interpolation, rows_first)
-    return views_BSS3
+        for some_b in rows_b.split(step) if len(rows_b) else ():
+            some = images_BHW3.index_select(0, some_b)
+            made = _resized(some, x.part(some_b), y.part(some_b), size_px, interpolation, rows_first)
+            levels_B3SS.index_copy_(0, some_b, made)
+    return levels_B3SS
+
+
+def _step(images_BHW3: torch.Tensor, size_px: int) -> int:
+    """Photos to be resized at a time: on a processor as many as its cache holds, so that the passes do not wait for memory."""
+    count, height, width, _ = images_BHW3.shape
+    if images_BHW3.device.type != "cpu":
+        return max(1, count)
+    return max(1, _CACHE_BYTES // max(1, 3 * 8 * max(height, size_px) * max(width, size_px)))
 
 
 def _resized(
@@ -84,24 +95,38 @@ def _resized(
     across_bSW = weights(x, size_px, width, interpolation)
     down_bSH = weights(y, size_px, height, interpolation)
     if rows_first:
-        half_bSW3 = _from_left(down_bSH, images_bHW3.reshape(count, height, width * 3).float()).view(count, size_px, width, 3)
+        half_bSW3 = _from_left(down_bSH, images_bHW3.reshape(count, height, width * 3)).view(count, size_px, width, 3)
         views_bS3S = _from_right(half_bSW3.transpose(2, 3).reshape(count, size_px * 3, width), across_bSW)
     else:
-        pixels_bPW = images_bHW3.transpose(2, 3).reshape(count, height * 3, width).float()
+        pixels_bPW = images_bHW3.transpose(2, 3).reshape(count, height * 3, width)
         views_bS3S = _from_left(down_bSH, _from_right(pixels_bPW, across_bSW).view(count, height, 3 * size_px))
-    return views_bS3S.view(count, size_px, 3, size_px).transpose(2, 3).to(torch.uint8, memory_format=torch.contiguous_format)
+    return views_bS3S.view(count, size_px, 3, size_px).transpose(1, 2).float()
 
 
 def _from_left(weights_bSP: torch.Tensor, levels_bPN: torch.Tensor) -> torch.Tensor:
-    """Weighted means along the middle axis: [b, S, N] float32, whole levels."""
-    high, low = torch.bmm(_halves(weights_bSP, 1), levels_bPN).chunk(2, 1)
-    return _levels(high, low)
+    """Weighted means along the middle axis: [b, S, N] whole levels."""
+    if _is_double(weights_bSP):
+        return _rounded(torch.bmm(weights_bSP, levels_bPN.double()))
+    high, low = torch.bmm(_halves(weights_bSP, 1), levels_bPN.float()).chunk(2, 1)
+    return _joined(high, low)
 
 
 def _from_right(levels_bNP: torch.Tensor, weights_bSP: torch.Tensor) -> torch.Tensor:
-    """Weighted means along the last axis: [b, N, S] float32, whole levels."""
-    high, low = torch.bmm(levels_bNP, _halves(weights_bSP, 1).transpose(1, 2)).chunk(2, 2)
-    return _levels(high, low)
+    """Weighted means along the last axis: [b, N, S] whole levels."""
+    if _is_double(weights_bSP):
+        return _rounded(torch.bmm(levels_bNP.double(), weights_bSP.transpose(1, 2)))
+    high, low = torch.bmm(levels_bNP.float(), _halves(weights_bSP, 1).transpose(1, 2)).chunk(2, 2)
+    return _joined(high, low)
+
+
+def _is_double(weights_bSP: torch.Tensor) -> bool:
+    """Whether to multiply in double precision, which holds the sums exactly: processors do, most GPUs are slow at it."""
+    return weights_bSP.device.type in _DOUBLE_DEVICES
+
+
+def _rounded(sums: torch.Tensor) -> torch.Tensor:
+    """Whole levels 0..255, halves up, from sums with whole weights: float64."""
+    return sums.mul_(1 / (1 << _BITS)).add_(0.5).floor_().clamp_(0, 255)
 
 
 def _halves(weights_bSP: torch.Tensor, axis: int) -> torch.Tensor:
@@ -110,7 +135,7 @@ def _halves(weights_bSP: torch.Tensor, axis: int) -> torch.Tensor:
     return torch.cat([high, weights_bSP - high * _HALF], axis).float()
 
 
-def _levels(high: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
+def _joined(high: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
     """Whole levels 0..255, halves up, from sums with both halves of the weights: float32, contiguous."""
     sums = high.int().mul_(_HALF).add_(low.int())
     return (sums.add_(1 << (_BITS - 1)) >> _BITS).clamp_(0, 255).float()
@@ -150,7 +175,8 @@ def _picked(images_BHW3: torch.Tensor, x: Axis, y: Axis, size_px: int) -> torch.
     (column_BS, is_inside_x_BS), (row_BS, is_inside_y_BS) = (_nearest(axis, size_px) for axis in (x, y))
     photo_B11 = torch.arange(len(images_BHW3), device=images_BHW3.device)[:, None, None]
     picked_BSS3 = images_BHW3[photo_B11, row_BS[:, :, None], column_BS[:, None, :]]
-    return picked_BSS3 * (is_inside_y_BS[:, :, None] & is_inside_x_BS[:, None, :])[..., None]
+    levels_BSS3 = picked_BSS3 * (is_inside_y_BS[:, :, None] & is_inside_x_BS[:, None, :])[..., None]
+    return levels_BSS3.permute(0, 3, 1, 2).float().contiguous()
 
 
 def _nearest(axis: Axis, size_px: int) -> tuple[torch.Tensor, torch.Tensor]:

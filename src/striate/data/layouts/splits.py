@@ -19,6 +19,8 @@ from striate.data.index import Index
 from striate.errors import DataError
 
 SplitName = Literal["train", "val", "test"]
+# Layouts whose published results ignore EXIF orientation; also where more is said behind the name.
+AS_THEY_LIE = ("ILSVRC", "Tiny ImageNet")
 ALL: frozenset[SplitName] = frozenset({"train", "val", "test"})
 
 

@@ -125,7 +125,7 @@ def _raw(
     if how.exif:
         image_HW3 = decode.turned(image_HW3, orientation)
     height, width, _ = image_HW3.shape
-    view = View(how.size_px, how.fit, how.size_px, "bicubic", how.exif, IMAGENET_MEAN, IMAGENET_STD)
+    view = View(how.size_px, how.fit, how.size_px, "bicubic", bool(how.exif), IMAGENET_MEAN, IMAGENET_STD)
     data = np.ascontiguousarray(views.apply(image_HW3, view)).tobytes()
     if boxes_M4 is None:
         return data, None

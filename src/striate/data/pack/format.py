@@ -86,12 +86,12 @@ class Jpeg:
 class Raw:
     """Pixels, `size_px` squared: shorter side to it and the centre, or both sides forced to it (bicubic, antialiased).
 
-    exif: whether the EXIF orientation was applied before, as nobody can do it afterwards.
+    exif: whether the EXIF orientation was applied before, as nobody can do it afterwards; None until the layout has decided.
     """
 
     size_px: int
-    fit: Fit
-    exif: bool
+    fit: Fit = "crop"
+    exif: bool | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.size_px <= MOST_PX:
@@ -109,6 +109,40 @@ class Raw:
 
 
 How = Keep | Jpeg | Raw
+
+
+def chosen(
+    keep: bool,
+    shorter_px: int | None,
+    quality: int | None,
+    subsampling: Subsampling | None,
+    raw: int | None,
+    fit: Fit | None,
+    exif: Literal["auto", "on", "off"] | None,
+) -> How:
+    """From the command's options, None where one was not given. Raises UserError for those that contradict each other."""
+    of_jpeg = {"--shorter-px": shorter_px, "--quality": quality, "--subsampling": subsampling}
+    of_raw = {"--raw": raw, "--fit": fit, "--exif": exif}
+    given_jpeg = [name for name, value in of_jpeg.items() if value is not None]
+    given_raw = [name for name, value in of_raw.items() if value is not None]
+    if keep and (given_jpeg or given_raw):
+        raise UserError(f"--keep stores files as they are: leave out {(given_jpeg + given_raw)[0]}.")
+    if raw is not None and given_jpeg:
+        raise UserError(f"--raw stores pixels: leave out {given_jpeg[0]}, which is for JPEG.")
+    if raw is None and given_raw:
+        raise UserError(f"{given_raw[0]}: goes with --raw S; files keep their shape, and their EXIF orientation beside them.")
+    if keep:
+        return Keep()
+    if raw is not None:
+        return Raw(raw, fit or "crop", {"on": True, "off": False}.get(exif or "auto"))
+    usual = Jpeg()
+    return Jpeg(
+        usual.shorter_px if shorter_px is None else shorter_px,
+        usual.quality if quality is None else quality,
+        subsampling or usual.subsampling,
+    )
+
+
 _KINDS: Final[dict[str, type[Keep] | type[Jpeg] | type[Raw]]] = {"keep": Keep, "jpeg": Jpeg, "raw": Raw}
 
 

@@ -6,13 +6,15 @@ that memory stays flat for a pack larger than it, and a file that shrinks meanwh
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +30,7 @@ from striate.data.pack import slices
 from striate.data.pack.format import SPLITS, Manifest, Raw, Shard
 from striate.errors import DataError
 
+_MOST_ASKED: Final = 1024  # blocks that are remembered as asked for: four windows of `order`
 _PIECE_BYTES: Final = 8 * 1024**2  # bytes hashed at a time
 
 
@@ -40,6 +43,7 @@ class PackStore:
     restarts_N, restart_lengths_N: the same of `restarts`, None where the pack has no such column.
     sides_N2: [N, 2] int32, width and height as stored. orientations_N: [N] int8, EXIF, still to be applied.
     side_px: S where pixels are stored, else 0.
+    block_rows: 0; or how many neighbours the system is asked to read as soon as one of them is read, for `order.block_order`.
     """
 
     paths: tuple[Path, ...]
@@ -51,8 +55,10 @@ class PackStore:
     sides_N2: NDArray[np.int32]
     orientations_N: NDArray[np.int8]
     side_px: int
-    _handles: dict[int, int] = field(default_factory=dict, repr=False)
-    _opening: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    block_rows: int = 0
+    _asked: deque[int] = field(init=False, repr=False, default_factory=lambda: deque(maxlen=_MOST_ASKED))
+    _handles: dict[int, int] = field(init=False, repr=False, default_factory=dict)
+    _opening: threading.Lock = field(init=False, repr=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         weakref.finalize(self, _close, self._handles)
@@ -66,6 +72,8 @@ class PackStore:
     def read(self, place: int) -> bytes | Pixels:
         """The bytes of image `place`, or its pixels, uint8 [S, S, 3]. Raises BadImage."""
         start, length = int(self.starts_N[place]), int(self.lengths_N[place])
+        if self.block_rows and hasattr(os, "posix_fadvise"):
+            self._ask_ahead(place)
         if not self.side_px:
             return self._bytes(place, start, length)
         image_SS3 = np.empty((self.side_px, self.side_px, 3), dtype=np.uint8)
@@ -92,6 +100,20 @@ class PackStore:
         rows_hS3 = np.empty((height, self.side_px, 3), dtype=np.uint8)
         self._fill(place, start + top * self.side_px * 3, rows_hS3.data.cast("B"))
         return rows_hS3[:, left : left + width]
+
+    def _ask_ahead(self, place: int) -> None:
+        """Has the system read the block of `place` in the background, unless it was asked for lately."""
+        first = place - place % self.block_rows
+        with self._opening:
+            if first in self._asked:
+                return
+            self._asked.append(first)
+        number = self._shard(place)
+        last = min(first + self.block_rows, int(self.firsts_S1[number + 1])) - 1
+        first = max(first, int(self.firsts_S1[number]))
+        start, end = int(self.starts_N[first]), int(self.starts_N[last]) + int(self.lengths_N[last])
+        with contextlib.suppress(OSError):  # advice only: who reads meets the error
+            os.posix_fadvise(self._handle(number), start, end - start, os.POSIX_FADV_WILLNEED)
 
     def restarts(self, place: int) -> bytes:
         """`slices.lengths` of image `place`, nothing where it has none. Raises BadImage."""
@@ -138,6 +160,13 @@ class PackStore:
 
     def _cut(self, place: int) -> BadImage:
         return BadImage(f"{self.where(place)}: the file has become shorter since it was opened", lasting=False)
+
+
+def in_blocks(index: Index, block_rows: int) -> Index:
+    """The same images, where they are a pack's read ahead by blocks."""
+    if not isinstance(index.store, PackStore):
+        return index
+    return replace(index, store=replace(index.store, block_rows=block_rows))
 
 
 def _close(handles: dict[int, int]) -> None:

@@ -12,6 +12,7 @@ Source: ITU-T T.81, sections A.2 (units), B.2.4.4 (restart interval), F.2.1.3 (w
 
 from __future__ import annotations
 
+import functools
 import struct
 from typing import Final, NamedTuple
 
@@ -87,29 +88,27 @@ def window(jpeg: bytes, restarts: bytes, left: int, top: int, width: int, height
         raise BadImage(f"JPEG: {len(restarts) // 2} restart positions, its header says {grid.pieces}")
     if not (0 <= left < left + width <= grid.width and 0 <= top < top + height <= grid.height):
         raise BadImage(f"JPEG: {width} x {height} pixels at ({left}, {top}) are not within its {grid.width} x {grid.height}")
-    sizes = np.frombuffer(restarts, dtype="<u2")
-    ends = np.cumsum(sizes + np.int64(2))  # behind the marker of each piece
+    per_row = grid.columns // grid.interval
+    sizes_RP = np.frombuffer(restarts, dtype="<u2").reshape(-1, per_row) + np.int64(2)  # with the marker behind each piece
+    ends_RP = np.cumsum(sizes_RP).reshape(-1, per_row)
     coded = np.frombuffer(jpeg, dtype=np.uint8)[grid.scan_at :]
-    if not _fits(coded, ends - 2):
+    if not _fits(coded, ends_RP.ravel() - 2):
         raise BadImage("JPEG: its restart markers are not where they should be")
 
-    pieces_per_row = grid.columns // grid.interval
     piece_width = grid.unit_width * grid.interval
     first = max(0, min(left - _AROUND_PX, grid.width - _LEAST_PX)) // piece_width
-    behind = min(pieces_per_row, (left + width + _AROUND_PX - 1) // piece_width + 1)
+    behind = min(per_row, (left + width + _AROUND_PX - 1) // piece_width + 1)
     first_row = max(0, top - _AROUND_PX) // grid.unit_height
-    behind_row = min(grid.pieces // pieces_per_row, (top + height + _AROUND_PX - 1) // grid.unit_height + 1)
-
+    behind_row = min(len(sizes_RP), (top + height + _AROUND_PX - 1) // grid.unit_height + 1)
     wide = min(grid.width, behind * piece_width) - first * piece_width
     tall = min(grid.height, behind_row * grid.unit_height) - first_row * grid.unit_height
-    head = bytearray(jpeg[: grid.scan_at])
-    struct.pack_into(">HH", head, grid.frame_at, tall, wide)
-    starts = ends - sizes - 2
-    rows_at = pieces_per_row * np.arange(first_row, behind_row)
-    begins, stops = (starts[rows_at + first] + grid.scan_at).tolist(), (ends[rows_at + behind - 1] + grid.scan_at).tolist()
-    small = bytearray().join([head, *(jpeg[begin:stop] for begin, stop in zip(begins, stops, strict=True))])
-    taken = sizes.reshape(-1, pieces_per_row)[first_row:behind_row, first:behind].ravel()
-    marks = np.cumsum(taken + np.int64(2)) + (grid.scan_at - 1)
+
+    sizes_rp, ends_rp = sizes_RP[first_row:behind_row, first:behind], ends_RP[first_row:behind_row, first:behind]
+    begins, stops = (ends_rp[:, 0] - sizes_rp[:, 0]).tolist(), ends_rp[:, -1].tolist()
+    pieces = memoryview(jpeg)[grid.scan_at :]
+    small = bytearray().join([jpeg[: grid.scan_at], *(pieces[begin:stop] for begin, stop in zip(begins, stops, strict=True))])
+    struct.pack_into(">HH", small, grid.frame_at, tall, wide)
+    marks = np.cumsum(sizes_rp) + (grid.scan_at - 1)
     np.frombuffer(small, dtype=np.uint8)[marks] = _numbers(len(marks))
     return bytes(small), left - first * piece_width, top - first_row * grid.unit_height
 
@@ -127,11 +126,14 @@ def pixels(jpeg: bytes, restarts: bytes, left: int, top: int, width: int, height
     return image_HW3[top_px : top_px + height, left_px : left_px + width]
 
 
+@functools.lru_cache(maxsize=1024)
 def _numbers(count: int) -> NDArray[np.uint8]:
     """Second bytes of the markers behind `count` pieces: restarts 0 to 7 in turn, then the end of the image."""
     numbers = 0xD0 + (np.arange(count) & 7)
     numbers[-1:] = 0xD9
-    return numbers.astype(np.uint8)
+    found = numbers.astype(np.uint8)
+    found.flags.writeable = False
+    return found
 
 
 def _fits(coded: NDArray[np.uint8], marks: NDArray[np.int64]) -> bool:

@@ -23,10 +23,10 @@ from striate.data import decode
 from striate.data.crew import Failed, Job, Note, Result, Stuck, threads_in_order
 from striate.data.decode import BadImage
 from striate.data.index import Index
-from striate.data.layouts.detect import open_whole
-from striate.data.layouts.splits import SplitName
+from striate.data.layouts import detect
+from striate.data.layouts.splits import AS_THEY_LIE, SplitName
 from striate.data.pack import encode, format, plan, read
-from striate.data.pack.format import How, Manifest, Shard
+from striate.data.pack.format import How, Manifest, Raw, Shard
 from striate.data.pack.plan import Done, Plan
 from striate.data.pack.shard import Made, write_shard
 from striate.data.resident import failed_error, stuck_error
@@ -100,8 +100,10 @@ def pack(
     Raises UserError where the folder lies in the data, holds something else, is in use, or was begun in another way;
     CheckpointError where the source has changed since; DataError naming a bad image; ResourceError when the disk is full.
     """
-    check_place(data, folder)
-    found = open_whole(data)
+    check_place(detect.place_of(data), folder)
+    found = detect.open_whole(data)
+    if isinstance(how, Raw) and how.exif is None:
+        how = replace(how, exif=not found.layout.startswith(AS_THEY_LIE))
     indexes = {split: found.indexes[split] for split in format.SPLITS if len(found.indexes.get(split, ()))}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -121,11 +123,10 @@ def pack(
         raise files.refuse(error, folder, "packing") from error
 
 
-def check_place(data: str | Path, folder: Path) -> None:
+def check_place(data: Path, folder: Path) -> None:
     """Raises UserError unless a pack can be made in a folder: outside of the data, and where nothing else lies."""
-    source = Path(data)
-    if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
-        raise UserError(f"{folder}: lies in the data, {source}, which is never written to. Choose another folder.")
+    if data.is_dir() and folder.resolve().is_relative_to(data.resolve()):
+        raise UserError(f"{folder}: lies in the data, {data}, which is never written to. Choose another folder.")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: a file, where the folder of a pack is expected. Choose another name.")
     names = sorted(set(os.listdir(folder)) - {_LOCK, plan.SOURCE}) if folder.is_dir() else []
