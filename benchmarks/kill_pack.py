@@ -3,11 +3,11 @@
     python benchmarks/kill_pack.py --kills 40 [--seed 0] [--images 3000] [--data DIR] [--keep DIR] [--write FILE.json]
 
 The images are rendered ones under many names, or those of DIR. Each sitting is a process that was forked from one that has
-imported everything, and runs the command. Kills fall at random moments: from the first sign of a change in the pack's folder to
-the manifest, and, in two of three sittings, while a shard is being written. The same command then goes on; where it was too
-fast to be killed, its pack is compared and another one begun. In the end every pack must have the same files as the one that
-was never killed, bit for bit, and every image of the source exactly once. Exit code 0 only then, and when rows written before
-a kill were kept at least once.
+imported everything, and runs the command. The first kill of a pack falls into the middle of a shard; the others at random
+moments from the first sign of a change in the pack's folder, or from a shard's beginning, to the manifest. The same command
+then goes on; where it was too fast to be killed, its pack is compared and another one begun. In the end every pack must have
+the same files as the one that was never killed, bit for bit, and every image of the source exactly once. Exit code 0 only
+then, and when rows written before a kill were kept at least once.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ for line in sys.stdin:
 
 @dataclass(frozen=True)
 class Kill:
-    """One kill, so many seconds after a sitting's first sign in the folder, or its first shard's. files: bytes, by name."""
+    """One kill. aim, after_s: as `watch` takes them. files: what lay in the folder, bytes by name."""
 
     aim: str
     after_s: float
@@ -164,18 +164,23 @@ class Moment:
     manifest_s: float
 
 
-def watch(folder: Path, process: int, before: set[tuple[str, int]], until_s: float, from_shard: bool) -> Moment:
-    """Looks at the folder until so many seconds after its first sign, or after a shard's; or until the manifest is there."""
-    began = shard_at = None
+def watch(folder: Path, process: int, aim: str, until_s: float = LIMIT_S, until_bytes: int = 0) -> Moment:
+    """Looks at a folder that a sitting has just begun with, until the moment of the kill, or the manifest.
+
+    aim: "any" for so many seconds after the first change, "shard" for so many after a shard's first, "middle" for a shard
+    of so many bytes.
+    """
+    before, began, shard_at = set(times(folder)), None, None
     while True:
-        now, found = time.monotonic(), set(times(folder))
-        if began is None and found - before:
+        now, found = time.monotonic(), set(times(folder)) - before
+        parts = [size_bytes for name, _, size_bytes in found if name.endswith(".part")]
+        if began is None and found:
             began = now
-        if began is not None and shard_at is None and any(name.endswith(".part") for name, _ in found - before):
+        if shard_at is None and parts:
             shard_at = now
-        is_done = any(name == "manifest.json" for name, _ in found - before)
-        since = shard_at if from_shard else began
-        if is_done or is_gone(process) or (since is not None and now - since >= until_s):
+        since = shard_at if aim == "shard" else began
+        is_time = max(parts, default=0) > until_bytes if aim == "middle" else since is not None and now - since >= until_s
+        if is_time or is_gone(process) or any(name == "manifest.json" for name, _, _ in found):
             start = began or now
             return Moment((shard_at or now) - start, now - start)
         time.sleep(0.002)
@@ -189,13 +194,14 @@ def is_gone(process: int) -> bool:
         return True
 
 
-def times(folder: Path) -> Iterator[tuple[str, int]]:
-    """Name and time of change of each file."""
+def times(folder: Path) -> Iterator[tuple[str, int, int]]:
+    """Name, time of change and bytes of each file."""
     for path in folder.rglob("*") if folder.exists() else ():
         try:
-            yield path.name, path.stat().st_mtime_ns
+            facts = path.stat()
         except FileNotFoundError:
             continue
+        yield path.name, facts.st_mtime_ns, facts.st_size
 
 
 def sizes(folder: Path) -> dict[str, int]:
@@ -211,23 +217,24 @@ def campaign(home: Path, kills: int, seed: int, images: int, data: Path | None =
         write_images(data, images)
     whole = home / "whole"
     with Packer(home / "out") as packer:
-        alone = watch(whole, packer.start(data, whole), set(), LIMIT_S, False)
+        alone = watch(whole, packer.start(data, whole), "any")
         facts = packer.wait()
         assert facts is not None
         result.images = facts["images"]
+        middle = max(path.stat().st_size for path in whole.glob("*.arrow")) // 2
         while len(result.kills) < kills or not result.packs:
-            folder, facts = home / f"pack-{result.packs}", None
+            folder, facts, is_first = home / f"pack-{result.packs}", None, True
             while facts is None:
-                from_shard = dice.random() < 2 / 3
-                after_s = dice.uniform(0.0, alone.manifest_s - (alone.shard_s if from_shard else 0.0))
-                before = set(times(folder))
+                aim = "middle" if is_first else dice.choice(("any", "shard", "shard"))
+                after_s = dice.uniform(0.0, alone.manifest_s - (alone.shard_s if aim == "shard" else 0.0))
                 process = packer.start(data, folder)
                 if len(result.kills) < kills:
-                    watch(folder, process, before, after_s, from_shard)
+                    watch(folder, process, aim, after_s, middle)
                     os.kill(process, signal.SIGKILL)  # one that has just ended takes no harm
                 facts = packer.wait()
                 if facts is None:
-                    result.kills.append(Kill("shard" if from_shard else "any", round(after_s, 3), sizes(folder)))
+                    result.kills.append(Kill(aim, round(after_s, 3), sizes(folder)))
+                is_first = False
             result.kept.append(facts["images"] - facts["written"])
             result.differences += [f"pack {result.packs}: {text}" for text in different(whole, folder, data)]
             result.packs += 1

@@ -41,7 +41,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import loader_peers
 import numpy as np
@@ -50,6 +50,7 @@ from loader_peers import PEERS, File
 from PIL import Image
 
 from striate import machine
+from striate.data import resample
 from striate.data.augment import draw
 from striate.data.augment.draw import Augmentation
 from striate.data.layouts.detect import open_data
@@ -89,13 +90,13 @@ GOALS = [
 # ---------------------------------------------------------------- ours
 
 
-def augmentation_of(resampler: str) -> Augmentation:
+def augmentation_of(resampler: Literal["auto", "pillow", "torch", "opencv"], size_px: int = SIDE) -> Augmentation:
     """The training view that all contenders make."""
-    more = {"resampler": resampler} if "resampler" in Augmentation.__dataclass_fields__ else {}
-    return Augmentation("random-resized", (0.08, 1.0), (3 / 4, 4 / 3), 0, 0.5, SIDE, "bilinear", "crop", **more)
+    chosen = resample.chosen(resampler, "bilinear", False)
+    return Augmentation("random-resized", (0.08, 1.0), (3 / 4, 4 / 3), 0, 0.5, size_px, "bilinear", "crop", resampler=chosen)
 
 
-def ours(form: Path, batch_size: int, workers: int, resampler: str) -> Iterator[Any]:
+def ours(form: Path, batch_size: int, workers: int, resampler: Literal["auto", "pillow", "torch", "opencv"]) -> Iterator[Any]:
     """What a training gets: `loader.train_batches` on threads, with the allocator and the threads set as `sitting` sets them."""
     machine.keep_freed_memory()
     machine.use_threads(machine.threads_wanted())
@@ -109,8 +110,8 @@ def ours(form: Path, batch_size: int, workers: int, resampler: str) -> Iterator[
 # ---------------------------------------------------------------- one measurement, in a process of its own
 
 
-def processes() -> list[int]:
-    """This process and its descendants."""
+def processes(root: int) -> list[int]:
+    """A process and its descendants."""
     parents = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -118,7 +119,7 @@ def processes() -> list[int]:
                 parents[int(entry)] = int(Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1])
             except OSError:
                 continue  # it ended meanwhile
-    tree = [os.getpid()]
+    tree = [root]
     for pid in tree:
         tree += [child for child, parent in parents.items() if parent == pid]
     return tree
@@ -127,7 +128,7 @@ def processes() -> list[int]:
 def processor_s() -> float:
     """Processor seconds of this process and its descendants, living or gone."""
     ticks = 0
-    for pid in processes():
+    for pid in processes(os.getpid()):
         ticks += sum(int(field) for field in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15])
     return ticks / os.sysconf("SC_CLK_TCK")
 
@@ -135,7 +136,7 @@ def processor_s() -> float:
 def memory() -> tuple[int, int]:
     """Bytes of this process and its descendants: sum of the proportional set sizes, and of the peaks of the resident sets."""
     pss = peak = 0
-    for pid in processes():
+    for pid in processes(os.getpid()):
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         pss += 1024 * next(int(line.split()[1]) for line in rollup if line.startswith("Pss:"))
         status = Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -215,7 +216,7 @@ def leave() -> None:
 
     The resource tracker stays: it removes the named shared memory that others leave behind, and ends by itself.
     """
-    for pid in reversed(processes()[1:]):
+    for pid in reversed(processes(os.getpid())[1:]):
         with contextlib.suppress(OSError):
             if b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.kill(pid, signal.SIGKILL)

@@ -109,8 +109,8 @@ def test_d1_d2_d10_d12_bad_files_have_their_reason_and_what_the_header_says(tmp_
     tiff = io.BytesIO()
     Image.new("RGB", (4, 4)).save(tiff, "TIFF")
     content = {
-        "bomb.png": png_of(20_000, 20_000), "cut.png": whole[: len(whole) // 2], "empty.jpg": b"", "html.jpg": b"<!DOCTYPE html><p>404",
-        "nul.jpg": b"\0" * 50, "tiff.jpg": tiff.getvalue(),
+        "bomb.png": png_of(20_000, 20_000), "cut.png": whole[: len(whole) // 2], "empty.jpg": b"",
+        "html.jpg": b"<!DOCTYPE html><p>404", "nul.jpg": b"\0" * 50, "tiff.jpg": tiff.getvalue(),
     }  # fmt: skip
     for name, data in content.items():
         (folder / name).write_bytes(data)

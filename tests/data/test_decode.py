@@ -183,7 +183,8 @@ def test_d04_content_counts_and_not_the_name(tmp_path: Path) -> None:
     np.testing.assert_array_equal(decode.load(path, exif=False, seen=seen), image_HW3)
     assert seen == {"wrong extension": 1}
     assert not decode.has_wrong_extension("a.PNG", path.read_bytes())
-    assert decode.has_wrong_extension("a", path.read_bytes())
+    assert decode.has_wrong_extension("a.txt", path.read_bytes())
+    assert not decode.has_wrong_extension("train.parquet/12", path.read_bytes())
     assert not decode.has_wrong_extension("a.jpg", b"no image")
 
 

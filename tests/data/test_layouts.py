@@ -749,6 +749,7 @@ def test_d15_integer_labels_of_lists_sort_as_integers(tmp_path):
         ("0 1 -1 1", r"row 4: label '-1' is no class number"),
         ("0 1 1.0 1", r"row 4: label '1\.0' is no class number"),
         ("0 1 nan 1", r"row 4: label 'nan' is no class number"),
+        pytest.param(f"0 1 {'9' * 5000} 1", r"row 4: label '9+' is no class number", id="5,000 digits"),
         ("0 1  1", r"row 4: the label is missing"),
         ("0 1 cat 1", r"row 4: label 'cat' is a word where the other labels are numbers"),
         ("ape bee 7 ape", r"row 4: label '7' is a number where the other labels are words"),

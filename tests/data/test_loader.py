@@ -210,22 +210,42 @@ def test_a_source_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- memory
 
 
+def test_memory_is_taken_again_when_nobody_sees_it() -> None:
+    memory = loader._Rooms(is_pinned=False)
+    shape = (2, 2600, 2600, 3)  # so large that fresh memory would come from the system, as zeros
+    first = memory.take(shape)
+    first[:] = 7
+    seen = first.permute(0, 3, 1, 2)[1:, :, 5]
+    del first
+    second = memory.take(shape)
+    second[:] = 9
+    assert (seen == 7).all()
+    array = seen.numpy()[..., 3]
+    del seen
+    third = memory.take((1, 2, 2, 3))
+    third[:] = 11
+    assert (array == 7).all()
+    assert (second == 9).all()
+    del second
+    assert (memory.take(shape) == 9).all()
+    del array
+    assert (memory.take(shape)[1, 5] == 7).all()
+    assert third.tolist() == [[[[11] * 3] * 2] * 2]
+
+
 @pytest.mark.parametrize("workers", [HERE, TWO, APART])
-def test_memory_is_taken_again_but_never_while_somebody_sees_it(workers: Workers, tmp_path: Path) -> None:
+def test_batches_that_are_kept_keep_their_images(workers: Workers, tmp_path: Path) -> None:
     index = made(tmp_path / "photos")
     fresh = [batch.images.clone() for batch in train_batches(Streaming(index, False), index, RANDOM, ORDER, 0, 30, workers)]
-    places, kept, parts = set(), [], []
+    kept, parts = [], []
     batches = train_batches(Streaming(index, False), index, RANDOM, ORDER, 0, 30, workers)
     for number, batch in enumerate(batches):
         if number % 3 == 0:
             kept.append((number, batch))
         elif number % 3 == 1:
             parts.append((number, batch.images.permute(0, 2, 3, 1).numpy()[2:3, 4:]))
-        else:
-            places.add(batch.images.data_ptr())
         del batch
     assert len(kept) == len(parts) == 10
-    assert len(places) < 10
     for number, batch in kept:
         assert torch.equal(batch.images, fresh[number])
     for number, part_1HW3 in parts:
@@ -251,7 +271,8 @@ def test_a_resampler_gives_the_same_pixels_from_files_and_from_memory(resampler:
         for source in (Streaming(index, False), stored):
             for workers in (ONE, TWO):
                 assert_equal(taken(source, index, workers, fast), expected)
-    assert_equal(taken(Streaming(index, False), index, APART, fast), expected)
+    if resampler == "opencv":
+        assert_equal(taken(Streaming(index, False), index, APART, fast), expected)
 
 
 class Jpegs:

@@ -48,6 +48,7 @@ FLOORS = {
 
 # Packages of the extras: imported where they are used, so that striate works without them.
 OPTIONAL = {
+    "cv2",
     "timm",
     "huggingface_hub",
     "alembic",

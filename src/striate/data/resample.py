@@ -51,9 +51,10 @@ def into(view_HW3: Pixels, image_HW3: Pixels, interpolation: Interpolation, resa
     else:
         # A copy of a part is cheap here; torch's own is slow, and by several threads. It also wants memory that it may write.
         is_ready = image_HW3.flags.c_contiguous and image_HW3.flags.writeable
-        image_13HW = torch.from_numpy(image_HW3 if is_ready else image_HW3.copy()).permute(2, 0, 1)[None]
+        image_1HW3 = torch.from_numpy(image_HW3 if is_ready else image_HW3.copy())[None]
+        image_13HW = image_1HW3.permute(0, 3, 1, 2)  # made in this order, torch sees channels_last, and so is what it returns
         resized_13HW = torch.nn.functional.interpolate(image_13HW, (height, width), mode=interpolation, antialias=True)
-        np.copyto(view_HW3, resized_13HW[0].permute(1, 2, 0).numpy())
+        np.copyto(view_HW3, resized_13HW.permute(0, 2, 3, 1)[0].numpy())
 
 
 def mirror(images: Pixels, resampler: Resampler) -> None:

@@ -41,20 +41,15 @@ def write(found: Audit, path: Path) -> None:
     values = {
         "name": Path(found.data).name or found.data,
         "found": found,
-        "headline": headline(found),
         "verdict": verdict(found),
         "tiles": _tiles(found),
         "splits": _splits(found),
         "defects": shown,
         "classes": _class_bars(found),
-        "least": {"pictures": PICTURES, "groups": GROUPS, "lines": LINES},
     }
     sheet = templates.style("chart.css", "report.css", "audit.css")
     page = templates.page(templates.templates(), "audit.html.jinja", sheet, values)
-    try:
-        files.write_whole(path, page.encode("utf-8", "backslashreplace"))  # a file name need not be UTF-8
-    except OSError as error:
-        raise files.refuse(error, path, "writing the page of the audit") from error
+    files.write_whole(path, page.encode("utf-8", "backslashreplace"))  # a file name need not be UTF-8
 
 
 # ---------------------------------------------------------------- in a few words
@@ -92,7 +87,7 @@ def verdict(found: Audit) -> str:
 def examples(found: Audit, defect: Defect, most: int) -> list[str]:
     """The first images or things that a defect concerns, in words."""
     if defect.groups:
-        named = [[f"{split}: {found.facts[split].index.keys[row]}" for split, row in group] for group in defect.groups[:most]]
+        named = [[_named(found, split, row) for split, row in group] for group in defect.groups[:most]]
         return [" = ".join(names[:3]) + (" = …" if len(names) > 3 else "") for names in named]
     if len(defect.rows):
         keys = found.facts[defect.split].index.keys
@@ -100,6 +95,12 @@ def examples(found: Audit, defect: Defect, most: int) -> list[str]:
         some = zip(defect.rows[:most].tolist(), details[:most], strict=True)
         return [f"{keys[row]}{f' ({detail})' if detail else ''}" for row, detail in some]
     return [] if list(defect.details) == [defect.text] else list(defect.details[:most])
+
+
+def _named(found: Audit, split: str, row: int) -> str:
+    """An image by its key, with its split where the key does not begin with it."""
+    key = found.facts[split].index.keys[row]
+    return key if key.startswith(f"{split}/") else f"{split}: {key}"
 
 
 def in_short(found: Audit) -> dict[str, Any]:
@@ -126,7 +127,7 @@ def _tiles(found: Audit) -> list[tuple[str, str]]:
         ("Layout", found.layout),
         ("Size", f"{size_bytes / 1e9:,.2f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:,.1f} MB"),
         ("Looked at", f"{fresh:,} in {found.seconds:,.1f} s" if fresh else "all known from before"),
-        ("Speed", f"{found.images_per_s:,.0f} images/s" if fresh else "–"),
+        *([("Speed", f"{found.images_per_s:,.0f} images/s")] if fresh else []),
     ]
 
 
@@ -203,7 +204,6 @@ class _Picture:
     """One image of the page. uri: None where it cannot be shown."""
 
     uri: str | None
-    split: str
     key: str
     label: str
     detail: str
@@ -275,7 +275,7 @@ def _picture(found: Audit, split: str, row: int, detail: str = "", is_boxed: boo
     try:
         pixels_HW3 = decode.pixels(index.content(row), exif=not is_boxed)  # boxes count in pixels as stored
     except BadImage:
-        return _Picture(None, split, index.keys[row], label, detail)
+        return _Picture(None, _named(found, split, row), label, detail)
     picture = Image.fromarray(pixels_HW3)
     if is_boxed and index.boxes is not None:
         picture = _with_boxes(picture, index.boxes.of(row))
@@ -284,7 +284,7 @@ def _picture(found: Audit, split: str, row: int, detail: str = "", is_boxed: boo
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=_QUALITY, optimize=True)
     uri = f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
-    return _Picture(uri, split, index.keys[row], label, detail)
+    return _Picture(uri, _named(found, split, row), label, detail)
 
 
 def _with_boxes(picture: Image.Image, boxes_M4: NDArray[np.float32]) -> Image.Image:

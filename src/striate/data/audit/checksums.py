@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import Final, Literal
 
 from striate import files
+from striate.data.audit.checks import Defect
 from striate.data.audit.facts import Facts
 from striate.data.crew import Note, Stuck, threads_in_order
 from striate.data.layouts.walk import is_junk, shown, unreadable
+from striate.data.pack import read
 from striate.errors import CheckpointError, ResourceError, UserError
 
 _CHUNK: Final = 64  # files of one job
@@ -112,6 +114,20 @@ def _names(data: Path) -> Iterator[bytes]:
         for name in sorted(names):
             if not is_junk(name):
                 yield name if start == b"." else os.path.join(start, name)
+
+
+def of_pack(folder: Path) -> list[Defect]:
+    """What in a pack is not as its manifest says: every shard by its SHA-256, and in a damaged one every image by its own."""
+    damages = read.verify(folder)
+    if not damages:
+        return []
+    details = tuple(f"{damage.path.name}: {damage.text}{_named(damage.keys)}" for damage in damages)
+    text = f"{len(damages):,} shards are not as the pack's manifest says: {'; '.join(details[:3])}{'; …' * (len(details) > 3)}."
+    return [Defect("damaged shard", "error", "", text, "Copy them again, or pack the set again.", details=details)]
+
+
+def _named(keys: tuple[str, ...]) -> str:
+    return f" ({', '.join(shown(key, quoted=False) for key in keys)})" if keys else ""
 
 
 # ---------------------------------------------------------------- hashing

@@ -301,7 +301,6 @@ class _Table:
                 self._odd[row] = share(odd, odd)
         return Facts(self.index, self._reason, self._format, self._sides_N2, self._odd, self._sha256_N32, self._likeness_N)
 
-
     def _is_misnamed(self, key: bytes, format_: str) -> bool:
         """Whether a name promises another format, or none; within an archive or a table, where names may lack, another."""
         extension = os.fsdecode(key[key.rfind(b".") :]).lower()

@@ -123,7 +123,7 @@ def collected(operations: Sequence[Sequence[Operation]]) -> Changes:
 
 
 def apply(levels: torch.Tensor, changes: Changes) -> torch.Tensor:
-    """The levels after their changes: whole numbers 0..255, float32 [B, 3, S, S] in and out; the given ones may be overwritten."""
+    """The levels after their changes: whole numbers 0..255, float32 [B, 3, S, S] in and out. Overwrites the given ones."""
     is_cpu = levels.device.type == "cpu"
     step = max(1, _CACHE_BYTES // max(1, 4 * levels[:1].numel())) if is_cpu else max(1, len(levels))
     for name, number, start, end in changes.groups:

@@ -84,4 +84,3 @@ def planned(drawn: Sequence[Drawn], size_px: int, photos_B: torch.Tensor | None 
         max(areas, default=0),
         torch.tensor([one.cutout or _NOWHERE for one in drawn]) if some_cut else None,
     )
-

@@ -72,7 +72,8 @@ def resize(
     levels_B3SS = torch.empty((len(images_BHW3), 3, size_px, size_px), device=images_BHW3.device)
     step = _step(images_BHW3, size_px)
     for rows_b, rows_first in ((columns_first_b, False), (rows_first_b, True)):
-        for some_b in rows_b.split(step) if len(rows_b) else ():
+        for first in range(0, len(rows_b), step):
+            some_b = rows_b[first : first + step]
             some = images_BHW3.index_select(0, some_b)
             made = _resized(some, x.part(some_b), y.part(some_b), size_px, interpolation, rows_first)
             levels_B3SS.index_copy_(0, some_b, made)

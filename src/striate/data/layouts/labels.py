@@ -63,7 +63,7 @@ def settle(
     are_numbers = _are_numbers(path, everything)
     spelt = {word: str(int(word)) if are_numbers else word for word in everything}
     leader: SplitName = next((split for split in written if split == "train"), "val" if "val" in written else "test")
-    ids = ordered((spelt[word] for word in found[leader]), "integer" if are_numbers else "text")
+    ids = ordered((spelt[word] for word in found.get(leader, ())), "integer" if are_numbers else "text")
     classes, notes = Classes(ids, ids), list[str]()
     for split, words in found.items():
         if split != leader:

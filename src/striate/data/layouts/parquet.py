@@ -286,7 +286,9 @@ def _groups_of(path: Path, file: Any, image: str) -> tuple[np.ndarray, np.ndarra
     for number in range(footer.num_row_groups):
         group = footer.row_group(number)
         chunks = [group.column(place) for place in range(group.num_columns)]
-        chunk = next(chunk for chunk in chunks if chunk.path_in_schema in {image, f"{image}.bytes"})
+        chunk = next((chunk for chunk in chunks if chunk.path_in_schema in {image, f"{image}.bytes"}), None)
+        if chunk is None:
+            raise DataError(f"{path}: damaged: row group {number} lacks the column {image!r}. Copy or make it again.")
         if chunk.total_uncompressed_size > MOST_GROUP_BYTES:
             raise DataError(
                 f"{path}: row group {number} has {chunk.total_uncompressed_size / 1e9:.1f} GB of images, and an image is read "

@@ -6,14 +6,14 @@
 Columns of a shard, one row for each image (Hugging Face's storage of pictures and labels, so that `datasets` shows them):
 
     image        struct<bytes: binary, path: string>   an image file, and the key
-    pixels       fixed_size_binary(S * S * 3)          instead of `image` where pixels are stored: uint8 [S, S, 3], red first
+    pixels       binary                                instead of `image` where pixels are stored: uint8 [S, S, 3], red first
     label        int64                                 position in the class list, -1 for none
     key          string                                as predictions show it
     key_bytes    binary                                only where the pack has a key that is not UTF-8: its bytes, else null
     width        int32                                 of the stored image, before any EXIF rotation
     height       int32
     orientation  int8                                  EXIF, 1 to 8: what is still to be applied
-    sha256       fixed_size_binary(32)                 of the stored bytes
+    sha256       binary                                of the stored bytes: 32 bytes (`datasets` knows no binary of fixed size)
     boxes        list<fixed_size_list<float>[4]>       only where the source has boxes: xyxy, pixels of the stored image
     restarts     binary                                only in re-encoded packs: see `slices`; null where there are none
 
@@ -191,7 +191,7 @@ class Columns:
 def _schema(how: How, columns: Columns, classes: Classes, about: dict[str, Any]) -> pa.Schema:
     image: list[tuple[str, pa.DataType, dict[str, Any]]]
     if isinstance(how, Raw):
-        image = [("pixels", pa.binary(how.size_bytes), _value("binary"))]
+        image = [("pixels", pa.binary(), _value("binary"))]
     else:
         image = [("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]), {"_type": "Image"})]
     names = _distinct_names(classes)
@@ -203,7 +203,7 @@ def _schema(how: How, columns: Columns, classes: Classes, about: dict[str, Any])
         ("width", pa.int32(), _value("int32")),
         ("height", pa.int32(), _value("int32")),
         ("orientation", pa.int8(), _value("int8")),
-        ("sha256", pa.binary(32), _value("binary")),
+        ("sha256", pa.binary(), _value("binary")),
         *([("boxes", pa.list_(pa.list_(pa.float32(), 4)), _BOXES)] if columns.boxes else []),
         *([("restarts", pa.binary(), _value("binary"))] if isinstance(how, Jpeg) else []),
     ]

@@ -304,14 +304,9 @@ def _looked_up(batch: pa.RecordBatch, whole: pa.Buffer, manifest: Manifest) -> _
     for name in ("image", "pixels", "label", "key", "width", "height", "orientation", "sha256"):
         if name in batch.schema.names and batch.column(name).null_count:
             raise ValueError(f"an empty cell in column {name!r}")
-    if isinstance(manifest.how, Raw):
-        lengths_n = np.full(count, manifest.how.size_bytes, dtype=np.int32)
-        pixels = batch.column("pixels")
-        starts_n = _place(pixels.buffers()[1], whole) + np.arange(count, dtype=np.int64) * manifest.how.size_bytes
-    else:
-        if batch.column("image").field("bytes").null_count:
-            raise ValueError("an image without bytes")
-        starts_n, lengths_n = _cells(batch.column("image").field("bytes"), whole)
+    starts_n, lengths_n = _cells(images_of(batch), whole)
+    if isinstance(manifest.how, Raw) and (lengths_n != manifest.how.size_bytes).any():
+        raise ValueError(f"an image of another size than {manifest.how.size_bytes:,} bytes")
     restarts_n = restart_lengths_n = None
     if "restarts" in batch.schema.names:
         restarts_n, restart_lengths_n = _cells(batch.column("restarts"), whole)
@@ -322,8 +317,10 @@ def _looked_up(batch: pa.RecordBatch, whole: pa.Buffer, manifest: Manifest) -> _
     if "key_bytes" in batch.schema.names:
         keys = pc.coalesce(batch.column("key_bytes"), keys)
     key_offsets, key_blob = _binary(keys)
-    hashes_n32 = np.frombuffer(batch.column("sha256").buffers()[1] or b"", dtype=np.uint8)[: 32 * count].reshape(count, 32)
-    times_n = -1 - (hashes_n32[:, :8].copy().view("<i8")[:, 0] & 0x3FFFFFFFFFFFFFFF)
+    hash_offsets, hashes = _binary(batch.column("sha256"))
+    if (np.diff(hash_offsets) != 32).any():
+        raise ValueError("a SHA-256 that has not 32 bytes")
+    times_n = -1 - (hashes.reshape(count, 32)[:, :8].copy().view("<i8")[:, 0] & 0x3FFFFFFFFFFFFFFF)
     has_boxes, box_counts_n, xyxy_m4 = False, np.zeros(count, dtype=np.int64), np.zeros((0, 4), dtype=np.float32)
     if "boxes" in batch.schema.names:
         lists = batch.column("boxes")
@@ -347,6 +344,14 @@ def _looked_up(batch: pa.RecordBatch, whole: pa.Buffer, manifest: Manifest) -> _
         box_counts_n=box_counts_n,
         xyxy_m4=xyxy_m4,
     )
+
+
+def images_of(batch: pa.RecordBatch) -> pa.Array:
+    """The column of image files or pixels. Raises ValueError where one is missing."""
+    images = batch.column("pixels") if "pixels" in batch.schema.names else batch.column("image").field("bytes")
+    if images.null_count:
+        raise ValueError("an image without bytes")
+    return images
 
 
 def _place(buffer: pa.Buffer | None, whole: pa.Buffer) -> int:
@@ -428,8 +433,7 @@ def _damage(path: Path, shard: Shard, manifest: Manifest) -> Damage:
         _, reader = _mapped(path)
         for number in range(reader.num_record_batches):
             batch = reader.get_batch(number)
-            stored = batch.column("pixels") if isinstance(manifest.how, Raw) else batch.column("image").field("bytes")
-            for row, (cell, expected) in enumerate(zip(stored, batch.column("sha256"), strict=True)):
+            for row, (cell, expected) in enumerate(zip(images_of(batch), batch.column("sha256"), strict=True)):
                 if hashlib.sha256(cell.as_buffer()).digest() != expected.as_py():
                     rows.append(first + row)
                     keys.append(batch.column("key")[row].as_py())

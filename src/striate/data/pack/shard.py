@@ -27,6 +27,7 @@ from striate.data.index import Index
 from striate.data.pack.encode import Stored
 from striate.data.pack.format import BATCH_BYTES, BATCH_ROWS
 from striate.data.pack.plan import shown
+from striate.data.pack.read import images_of
 
 _FACTS: Final = b"striate.rows"  # the metadata of a record batch
 
@@ -130,8 +131,7 @@ def _whole_batches(path: Path, schema: pa.Schema) -> Iterator[tuple[pa.RecordBat
             while reader.schema.equals(schema, check_metadata=True):
                 batch, texts = reader.read_next_batch_with_custom_metadata()
                 batch.validate(full=True)
-                stored = batch.column("pixels") if "pixels" in schema.names else batch.column("image").field("bytes")
-                for cell, expected in zip(stored, batch.column("sha256"), strict=True):
+                for cell, expected in zip(images_of(batch), batch.column("sha256"), strict=True):
                     if hashlib.sha256(cell.as_buffer()).digest() != expected.as_py():
                         return
                 yield batch, json.loads(texts[_FACTS])

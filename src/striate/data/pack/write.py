@@ -19,6 +19,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from striate import files
+from striate.classes import Classes
 from striate.data import decode
 from striate.data.crew import Failed, Job, Note, Result, Stuck, threads_in_order
 from striate.data.decode import BadImage
@@ -177,7 +178,7 @@ def _finish(
     total = sum(map(len, indexes.values()))
     done = written = 0
     notes: list[str] = []
-    classes = next(iter(indexes.values())).classes
+    classes = next((index.classes for index in indexes.values() if len(index.classes)), Classes((), ()))
     manifest = Manifest(begun.how, begun.columns, classes, begun.source, (), made_with=format.versions())
 
     def tell(rows: int) -> None:
