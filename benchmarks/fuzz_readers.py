@@ -532,9 +532,7 @@ def parquet(home: Path) -> Target:
     for part in range(2):
         rows = [{"bytes": content, "path": f"{part}-{number}.jpg"} for number, content in enumerate(small_jpegs(4))]
         table = pa.table({"image": rows, "label": [0, 1, 0, 1]}).replace_schema_metadata(about)
-        pq.write_table(
-            table, data / f"train-0000{part}-of-00002.parquet", compression=("none", "snappy")[part], row_group_size=2
-        )
+        pq.write_table(table, data / f"train-0000{part}-of-00002.parquet", compression=("none", "snappy")[part], row_group_size=2)
     tokens = (b"PAR1", b"image", b"bytes", b"path", b"label", b"huggingface", b"ClassLabel", b"names", b"ARROW:schema")
     return in_files("parquet", data, sorted(data.glob("*.parquet")), tokens)
 
@@ -633,11 +631,13 @@ def child(home: Path, jobs: list[tuple[str, int, int]], seed: int) -> None:
             os.write(journal, f"{target.name}\t{number}\t".encode())
             began = time.process_time()
             said = outcome(target, place, data)
-            if time.process_time() - began > LIMIT_S:
-                said = f"FAILED {time.process_time() - began:.1f} s of processor time"
+            took_s, grown_bytes = time.process_time() - began, peak_bytes() - sound_bytes
+            if took_s > LIMIT_S:
+                said = f"FAILED {took_s:.1f} s of processor time"
+            if grown_bytes > GROWTH_BYTES:
+                said = f"FAILED {grown_bytes / 1e6:.0f} MB"
             os.write(journal, said.encode() + b"\n")
-            if peak_bytes() > sound_bytes + GROWTH_BYTES:
-                os.write(journal, f"{target.name}\t{number}\tFAILED {(peak_bytes() - sound_bytes) / 1e6:.0f} MB\n".encode())
+            if grown_bytes > GROWTH_BYTES:
                 return  # the peak does not fall again: another child goes on
 
 
@@ -655,7 +655,11 @@ def outcome(target: Target, place: int, data: bytes) -> str:
 
 
 def peak_bytes() -> int:
-    """Most memory that the process has had at one time."""
+    """Most memory that the process has had at one time; getrusage would count its parent's, too."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
@@ -716,7 +720,7 @@ def sitting(home: Path, jobs: list[tuple[str, int, int]], seed: int) -> str:
     (home / "journal").touch()
     command = [
         sys.executable,
-        str(Path(__file__).resolve()),
+        str(SCRIPT),
         "--child",
         str(home),
         "--seed",
@@ -724,7 +728,7 @@ def sitting(home: Path, jobs: list[tuple[str, int, int]], seed: int) -> str:
         "--jobs",
         json.dumps(jobs),
     ]
-    source = str(SCRIPT.parent.parent / "src")
+    source = str(Path(__file__).resolve().parent.parent / "src")
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH")))),
         "OMP_NUM_THREADS": "1",

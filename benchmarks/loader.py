@@ -63,8 +63,11 @@ WARM_UP = 2  # batches of each worker
 LEAST = 3  # batches of each worker in a measurement
 PLAUSIBLE = 4  # batches whose pixels are looked at
 MOST_LEVELS = 2.0  # mean difference of an image from the reference, of 255
-MOST_LEVEL_OFF = 6.0  # mean level of 1,024 pictures from the reference's
-MOST_ROUGHNESS_OFF = 0.08  # share
+LEAST_PICTURES = 1000  # for the two limits that follow: chance is 2 % there
+MOST_LEVEL_OFF = 6.0  # mean level from the reference's
+MOST_ROUGHNESS_OFF = 0.08  # share; without antialiasing it is 0.15 on ImageNet's originals
+CHILD_S = 240  # of one measurement or conversion: by then it hangs
+MOST_HOME = 60  # characters: below it lie Unix sockets of worker processes, whose names may have 107; longer ones hang
 TRACKS = ("originals", "repacked", "raw")
 OURS = {
     "striate": "auto",
@@ -172,7 +175,7 @@ def traits(pixels_BSS3: np.ndarray) -> dict[str, float]:
     """Mean level, and mean step between neighbours: aliasing makes pictures rougher."""
     levels = pixels_BSS3.astype(np.int16)
     rough = (np.abs(np.diff(levels, axis=1)).mean() + np.abs(np.diff(levels, axis=2)).mean()) / 2
-    return {"level": float(levels.mean()), "roughness": float(rough)}
+    return {"pictures": len(pixels_BSS3), "level": float(levels.mean()), "roughness": float(rough)}
 
 
 def measure(task: dict[str, Any]) -> dict[str, Any]:
@@ -226,20 +229,19 @@ def leave() -> None:
 def in_child(work: str, task: dict[str, Any], home: Path) -> dict[str, Any]:
     """Does `work` of this file in a fresh process that keeps its temporary files within `home`; {"error": …} when it fails."""
     command = [sys.executable, str(Path(__file__).resolve()), "--child", work]
+    pipe, own = subprocess.PIPE, loader_peers.confined(home / "own")
+    child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=own, start_new_session=True)
     try:
-        done = subprocess.run(
-            command,
-            input=json.dumps(task),
-            capture_output=True,
-            text=True,
-            timeout=900,
-            env=loader_peers.confined(home / "confined"),
-        )
-    except subprocess.TimeoutExpired:
-        return {"error": "not done after 900 s"}
-    lines = done.stdout.splitlines()
-    if done.returncode or not lines or not lines[-1].startswith("{"):
-        return {"error": (done.stderr.strip().splitlines() or [f"exit code {done.returncode}, nothing said"])[-1][:400]}
+        output, said = child.communicate(json.dumps(task), timeout=CHILD_S)
+    except BaseException as stopped:  # its workers too, or they would go on and hold the pipes open
+        os.killpg(child.pid, signal.SIGKILL)
+        child.communicate()
+        if isinstance(stopped, subprocess.TimeoutExpired):
+            return {"error": f"not done after {CHILD_S} s"}
+        raise
+    lines = output.splitlines()
+    if child.returncode or not lines or not lines[-1].startswith("{"):
+        return {"error": (said.strip().splitlines() or [f"exit code {child.returncode}, nothing said"])[-1][:400]}
     result: dict[str, Any] = json.loads(lines[-1])
     return result
 
@@ -576,7 +578,7 @@ def odd_outputs(found: dict[str, Any]) -> list[str]:
     for track in TRACKS:
         wanted = found["equality"].get(f"{track}: striate", {}).get("traits")
         for key, seen in found["outputs"].items():
-            if wanted is None or not key.startswith(f"{track}:"):
+            if wanted is None or seen["pictures"] < LEAST_PICTURES or not key.startswith(f"{track}:"):
                 continue
             level, rough = seen["level"] - wanted["level"], seen["roughness"] / wanted["roughness"] - 1
             if abs(level) > MOST_LEVEL_OFF or abs(rough) > MOST_ROUGHNESS_OFF:
@@ -628,6 +630,10 @@ def main() -> int:
         parser.error("--peers: none of them can run here")
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="striate-loader-") as temporary:
+        if len(temporary) > MOST_HOME:
+            parser.error(
+                f"the temporary folder {temporary} has too long a name: set TMPDIR to one of {MOST_HOME - 24} characters"
+            )
         found = campaign(given, Path(temporary), peers, cores_list)
     heads = headline(found["results"], peers)
     goals = {}

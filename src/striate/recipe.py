@@ -58,7 +58,7 @@ class DataGroup:
     # size_px over the shorter side before the centre crop; 0.875 is 224 of 256.
     # Source: Krizhevsky et al. 2012, section 4.1. [share 0..1]
     crop_share: float = 0.875
-    # Pillow's antialiased filter for every resize. [name]
+    # Antialiased filter for every resize; in evaluation Pillow's, in training as augment.resampler says. [name]
     interpolation: Literal["bilinear", "bicubic", "lanczos", "nearest"] = "bilinear"
     # Pixels minus ImageNet's or this set's mean over its deviation; minus its mean only (0..255); divided by 255; or as the
     # weights of --weights were trained with. auto: as the weights, without any as imagenet. [name]

@@ -91,6 +91,17 @@ def test_the_same_frame_or_backdrop_is_no_copy() -> None:
     assert not likeness.are_copies(likeness.small(first)[None], likeness.small(second)[None])[0]
 
 
+def test_the_same_frame_around_other_pictures_is_no_copy() -> None:
+    """Instant photos: the detail agrees, for it is the frame's edge, and the whole tells them apart."""
+    ramp_HW3 = np.repeat(np.linspace(0, 120, 200)[None, :, None], 3, axis=2) * np.ones((200, 1, 1))
+    framed = np.full((2, 224, 224, 3), 255, dtype=np.uint8)
+    framed[0, 12:212, 12:212], framed[1, 12:212, 12:212] = ramp_HW3, ramp_HW3[:, ::-1]
+    first, second = (likeness.small(image_HW3)[None] for image_HW3 in framed)
+    (_, detail_a), (_, detail_b) = likeness._described(first), likeness._described(second)
+    assert (detail_a * detail_b).sum() > likeness._LEAST_DETAIL
+    assert not likeness.are_copies(first, second)[0]
+
+
 @pytest.mark.parametrize("level", [0, 17, 255])
 def test_a_plain_picture_has_no_likeness(level: int) -> None:
     image_HW3 = np.full((50, 70, 3), level, dtype=np.uint8)

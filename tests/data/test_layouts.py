@@ -368,6 +368,27 @@ def test_a_file_instead_of_a_folder(tmp_path, name, words):
         open_data(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("a.tar", "no readable tar file"),
+        ("a.parquet", "no readable parquet file"),
+        ("data_batch_1.bin", "expected a multiple of 3,073 bytes"),
+        ("train-images-idx3-ubyte", "its labels are missing"),
+        ("set.tgz", "compressed as a whole"),
+        ("packing.json", "pack"),
+    ],
+)
+def test_a_folder_is_told_by_its_files(tmp_path, name, words):
+    put(tmp_path, name)
+    with pytest.raises((DataError, UserError), match=words):
+        open_data(tmp_path)
+    class_folders(tmp_path / "tiny", split="train/")
+    put(tmp_path / "tiny", "wnids.txt", data="ape\nbee\ncat\n")
+    put(tmp_path / "tiny", "a.tar", "a.parquet")  # beside a set that is told by something more particular
+    assert open_data(tmp_path / "tiny").layout == "Tiny ImageNet" and len(open_photos(tmp_path / "tiny")) == 12
+
+
 def test_an_empty_folder_says_what_each_layout_looks_like(tmp_path):
     with pytest.raises(
         DataError, match=r"(?s)Seen: 0 folders with 0 folders in them, and 0 files.*class folder.*ILSVRC.*Tiny.*list.*builtin"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -38,6 +40,41 @@ def test_what_is_given_out_may_be_changed() -> None:
     expected = rows.copy()
     rows[:] = 0
     np.testing.assert_array_equal(Order(0, 10, 5).step(0).rows_b, expected)
+
+
+@pytest.mark.parametrize(
+    ("count", "block_rows", "window_blocks"), [(1, 4, 2), (3, 4, 2), (100, 4, 5), (103, 8, 3), (50_000, 64, 256)]
+)
+def test_blocks_bring_every_image_once(count: int, block_rows: int, window_blocks: int) -> None:
+    order_N = order.block_order(3, 2, count, block_rows, window_blocks)
+    assert order_N.dtype == np.int64
+    np.testing.assert_array_equal(np.sort(order_N), np.arange(count))
+    np.testing.assert_array_equal(order.block_order(3, 2, count, block_rows, window_blocks), order_N)
+    if count > 3:
+        assert (order.block_order(3, 1, count, block_rows, window_blocks) != order_N).any()
+        assert (order.block_order(4, 2, count, block_rows, window_blocks) != order_N).any()
+
+
+def test_a_window_lies_in_few_places_and_is_shuffled() -> None:
+    order_N = order.block_order(0, 0, 1024, 8, 16)
+    windows_WN = order_N.reshape(8, 128)
+    blocks = [sorted(set((window // 8).tolist())) for window in windows_WN]
+    assert all(len(block) == 16 for block in blocks)
+    assert sorted(itertools.chain(*blocks)) == list(range(128))
+    assert all(np.ptp(block) > 32 for block in blocks)  # from all over the set
+    neighbours = np.abs(np.diff(order_N)) == 1
+    assert neighbours.mean() < 0.05
+
+
+def test_p03_steps_by_blocks_are_arithmetic_too() -> None:
+    blocks = Order(3, 1000, 7, in_blocks=True)
+    assert blocks.step(1_000_003).epoch == 1_000_003 // 142
+    whole = np.concatenate([blocks.step(step).rows_b for step in range(142)])
+    np.testing.assert_array_equal(whole, order.block_order(3, 0, 1000)[: 142 * 7])
+    np.testing.assert_array_equal(blocks.step(5).counters_b, blocks.step(5).rows_b)
+    for step in (0, 141, 142, 300):
+        parts = [Order(3, 1000, 7, None, process, 3, True).step(step).rows_b for process in range(3)]
+        np.testing.assert_array_equal(np.concatenate(parts), blocks.step(step).rows_b)
 
 
 def test_every_place_is_equally_likely() -> None:

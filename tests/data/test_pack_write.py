@@ -212,7 +212,8 @@ def test_what_a_crash_left_behind(source: Path, tmp_path: Path, cut: str) -> Non
     else:  # ended between the renaming of a shard and its entry in the plan
         begun = json.loads((tmp_path / "cut" / format.PLAN).read_text())
         begun["done"].popitem()
-        (tmp_path / "cut" / format.PLAN).write_text(json.dumps(begun))
+        del begun["seal"]
+        (tmp_path / "cut" / format.PLAN).write_text(json.dumps({**begun, "seal": format.seal(begun)}))
     write.pack(source, tmp_path / "cut", Keep())
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
@@ -279,7 +280,7 @@ def test_t3_a_signal_ends_with_75(source: Path, tmp_path: Path, monkeypatch: pyt
     captured = capsys.readouterr()
     assert "Stopped (SIGTERM). What is packed is kept: run the same command again to go on." in captured.err
     assert json.loads(captured.out.splitlines()[-1])["exit_code"] == 75
-    with pytest.raises(DataError, match="not finished. Go on with it: striate data pack .* --shorter-px 48"):
+    with pytest.raises(DataError, match=r"not finished\. Go on with it: striate data pack .* --shorter-px 48"):
         open_data(tmp_path / "pack")
     monkeypatch.undo()
     assert cli.run(arguments) == 0
@@ -292,7 +293,7 @@ def test_other_options_are_refused(source: Path, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         write.pack(source, tmp_path / "pack", JPEG, progress=stopping_after(20))
     for _ in range(2):
-        with pytest.raises(UserError, match="There: JPEG, shorter side at most 48, .*Asked for: original files"):
+        with pytest.raises(UserError, match=r"There: JPEG, shorter side at most 48, .*Asked for: original files"):
             write.pack(source, tmp_path / "pack", Keep())
         write.pack(source, tmp_path / "pack", JPEG)
 
@@ -306,9 +307,15 @@ def test_d25_a_changed_source_is_refused_with_the_difference(tmp_path: Path) -> 
     gone = sorted((source / "train").rglob("*.jpg"))[2]
     gone.rename(gone.with_name("another.jpg"))
     for name in ("cut", "whole"):
-        with pytest.raises(CheckpointError, match="train: added, 1: '.*another.jpg'\nremoved, 1:"):
+        with pytest.raises(CheckpointError, match=r"train: added, 1: '.*another\.jpg'\nremoved, 1:"):
             write.pack(source, tmp_path / name, Keep())
     assert CheckpointError.exit_code == 4
+
+
+def test_d17_a_part_of_a_set_is_not_packed_without_its_labels(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="only one class, 'images'"):
+        write.pack(source / "val", tmp_path / "pack", JPEG)
+    assert not (tmp_path / "pack").exists()
 
 
 def test_places_where_no_pack_can_be(source: Path, tmp_path: Path) -> None:

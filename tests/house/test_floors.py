@@ -70,6 +70,8 @@ LATE = {
     ("striate.data.index", "pyarrow"),  # building an index needs no parquet; only writing and reading one does
     ("striate.track.tensorboard", "torch.utils.tensorboard"),  # needs the optional package tensorboard
     ("striate.data.layouts.detect", "striate.data.synthetic"),  # draws pictures: only for the data set `builtin`
+    ("striate.data.layouts.detect", "striate.data.layouts.packed"),  # these two need pyarrow, which folders of images do not
+    ("striate.data.layouts.detect", "striate.data.layouts.parquet"),
 }
 
 

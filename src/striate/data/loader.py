@@ -3,7 +3,7 @@
 What a batch holds is a pure function: of (seed, step) in training, of the rows in evaluation. Workers (threads, processes, or
 none) change only when it is ready. So the loader has no state, and a resume is `first_step`.
 
-Threads are the default: the decoders, Pillow and numpy release the interpreter while they work. Processes help where foreign
+Threads are the default: decoders, resamplers and numpy release the interpreter while they work. Processes help where foreign
 code does not. A resident set is gathered by threads in either case, as there is nothing to decode.
 An image that cannot be used is dropped from its batch and listed there; what to do about it is decided in the loop.
 

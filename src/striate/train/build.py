@@ -18,6 +18,7 @@ from striate.data.index import Index
 from striate.data.layouts.splits import Splits
 from striate.data.loader import Source, Streaming, Workers
 from striate.data.order import BLOCK_ROWS, Order, bounds, steps_per_epoch
+from striate.data.pack.store import in_blocks
 from striate.errors import CheckpointError, DataError, UserError
 from striate.files import sha256_file, write_json
 from striate.models import grey, heads, pretrained, sizes
@@ -272,8 +273,6 @@ def _put_together(
             f"the {ranks.world} processes."
         )
     if recipe.data.order == "blocks":
-        from striate.data.pack.read import in_blocks  # with pyarrow, which takes its time and which folders of images do not need
-
         splits = replace(splits, train=in_blocks(splits.train, BLOCK_ROWS))
     source = Streaming(splits.train, recipe.data.exif == "on", recipe.data.shrink_px)
     return Training(

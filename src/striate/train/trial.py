@@ -24,7 +24,7 @@ from striate.data.index import Index
 from striate.data.layouts.splits import Splits
 from striate.data.loader import Batch, Streaming, Workers, ordered_batches, train_batches
 from striate.data.order import Order, steps_per_epoch
-from striate.data.pack.read import PackStore
+from striate.data.pack.store import PackStore
 from striate.errors import DataError, ResourceError
 from striate.evaluate.predict import predict, scoring_batch_size
 from striate.measure import plan

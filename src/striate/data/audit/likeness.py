@@ -34,7 +34,7 @@ _LEAST_WHOLE, _LEAST_DETAIL = 0.9, 0.6
 def likeness(image_HW3: Pixels) -> int:
     """The signs of an image's 64 lowest frequencies, as a number; `PLAIN` (0) where there is nothing to compare.
 
-    image_HW3: uint8. Returns 0..2**64 - 1. Of two copies 0.9 bits differ on average, and in 99.9 % of pairs at most 8; of two
+    image_HW3: uint8. Returns 0..2**64 - 1. Of two copies 0.9 bits differ on average, and in 99.7 % of pairs at most 8; of two
     photos that have nothing in common 32. Cropping a fiftieth moves 3 bits, a twentieth 6. A mirrored or turned picture is
     another picture. A photo of 500 x 375 takes about 0.05 ms of one core, one of 64 x 64 about 0.01 ms.
     Source: Zauner 2010 (Implementation and benchmarking of perceptual image hash functions), section 3.2.1. Signs instead of a
@@ -83,7 +83,7 @@ def are_copies(a_M: NDArray[np.uint8], b_M: NDArray[np.uint8]) -> NDArray[np.boo
     """Which pairs of small pictures show the same: [M] bool. a_M, b_M: [M, 32, 32] uint8.
 
     Two photos with the same sky, frame or backdrop agree as a whole, and two with one thin thing in the middle agree in detail;
-    only copies do both. Of all pairs of copies whose likenesses are near, this keeps every one.
+    only copies do both. Of 2,800 pairs of copies, half of them of 64 x 64 pixels, this keeps all but one.
     """
     whole_a, detail_a = _described(a_M)
     whole_b, detail_b = _described(b_M)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from striate.data.index import Index, Keys
-from striate.data.layouts import cifar, folder, idx, ilsvrc, listing, parquet, tiny, webdataset
+from striate.data.layouts import cifar, folder, idx, ilsvrc, listing, shards, tiny, webdataset
 from striate.data.layouts.joined import joined, unlabelled
 from striate.data.layouts.splits import ALL, Found, SplitName, Splits, by_hash, expect_classes
 from striate.data.layouts.walk import Tally, extension, identity, is_junk, look, reading, shown, unreadable
@@ -268,7 +268,7 @@ def _stored(path: Path) -> _Stored | None:
     if not kind:
         names = set(_names_in(path))
         if "packing.json" in names or ("manifest.json" in names and any(name.endswith(".arrow") for name in names)):
-            from striate.data.layouts import packed  # with pyarrow, which takes its time and which folders of images do not need
+            from striate.data.layouts import packed  # needs pyarrow, which takes its time to load
 
             return _all_of(path, packed.layout(path), lambda wanted: packed.read_pack(path, wanted))
         if ilsvrc.find(path) is not None or tiny.is_tiny(path):
@@ -279,11 +279,14 @@ def _stored(path: Path) -> _Stored | None:
         planes = idx.find(path)
         if planes is not None:
             return _all_of(path, idx.NAME, lambda wanted: idx.read(planes, wanted))
-    for layout, is_one in ((parquet, parquet.is_parquet), (webdataset, webdataset.is_webdataset)):
-        # Beside folders of images, a table or an archive is no set but something about it.
-        if is_one(path) and (kind or not _holds_images(path, look(path, Tally()).folders)):
-            return _Stored(layout.NAME, functools.partial(layout.read, path), functools.partial(layout.photos, path))
-    return None
+    has_tables, has_tars = (bool(shards.find(path, ending)[1]) for ending in (b"parquet", b"tar"))
+    if not (has_tables or has_tars) or (not kind and _holds_images(path, look(path, Tally()).folders)):
+        return None  # beside folders of images, a table or an archive is no set but something about it
+    if has_tables:
+        from striate.data.layouts import parquet  # needs pyarrow, too
+
+        return _Stored(parquet.NAME, functools.partial(parquet.read, path), functools.partial(parquet.photos, path))
+    return _Stored(webdataset.NAME, functools.partial(webdataset.read, path), functools.partial(webdataset.photos, path))
 
 
 def _all_of(path: Path, layout: str, reader: Reader) -> _Stored:

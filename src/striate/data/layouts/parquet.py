@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from striate.classes import Classes, listed
 from striate.data.decode import MAX_FILE_BYTES, BadImage
@@ -112,8 +114,6 @@ class Tables:
                     self._kept_bytes -= held.result().nbytes
 
     def _load(self, group: int) -> Any:
-        import pyarrow as pa
-
         file = int(self.groups.file_G[group])
         column = self.columns[file]
         rows = int(self.groups.firsts_G1[group + 1] - self.groups.firsts_G1[group])
@@ -126,11 +126,6 @@ class Tables:
         except (pa.ArrowException, OSError, ValueError, IndexError, MemoryError) as error:
             raise BadImage(f"its row group cannot be read: {_words(error)}", lasting=False) from error
         return array
-
-
-def is_parquet(path: Path) -> bool:
-    """Whether a folder holds parquet files (itself, or in data/, train/, val/, test/), or the path is one."""
-    return bool(find(path, b"parquet")[1])
 
 
 def read(path: Path, wanted: Collection[SplitName]) -> Found:
@@ -187,8 +182,6 @@ class _Table:
 
 
 def _opened(root: Path, shard: Shard, with_labels: bool) -> _Table:
-    import pyarrow as pa
-
     path = root / os.fsdecode(shard.name)
     try:
         with pa.OSFile(str(path)) as source:
@@ -226,8 +219,6 @@ def _read_table(path: Path, shard: Shard, file: Any, with_labels: bool) -> _Tabl
 
 
 def _open(source: Any) -> Any:
-    import pyarrow.parquet as pq
-
     return pq.ParquetFile(source)
 
 
@@ -242,15 +233,11 @@ def _features(schema: Any) -> dict[str, Any]:
 
 
 def _is_binary(kind: Any) -> bool:
-    import pyarrow as pa
-
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 def _is_struct(kind: Any) -> bool:
     """Whether a type is Hugging Face's storage of an image: a struct with the bytes of a file."""
-    import pyarrow as pa
-
     return bool(pa.types.is_struct(kind)) and any(part.name == "bytes" and _is_binary(part.type) for part in kind)
 
 
@@ -264,7 +251,6 @@ def _image_columns(schema: Any, features: dict[str, Any]) -> list[str]:
 
 def _label_columns(schema: Any, features: dict[str, Any]) -> list[str]:
     """The columns that may hold labels, the likeliest first."""
-    import pyarrow as pa
 
     def is_label(kind: Any) -> bool:
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
@@ -311,8 +297,6 @@ def _groups_of(path: Path, file: Any, image: str) -> tuple[np.ndarray, np.ndarra
 
 def _labels(path: Path, column: Any, feature: dict[str, Any] | None) -> Written:
     """The labels of a file. Raises DataError for a number beyond the names that the metadata give."""
-    import pyarrow as pa
-
     if not pa.types.is_integer(column.type):
         encoded = column.cast(pa.string()).combine_chunks().dictionary_encode()
         if isinstance(encoded, pa.ChunkedArray):
@@ -341,8 +325,6 @@ def _names(feature: dict[str, Any] | None) -> list[str]:
 
 def _plain(column: Any) -> Any:
     """The bytes in a column, or in the structs of one, as one binary array."""
-    import pyarrow as pa
-
     array = column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks)

@@ -72,11 +72,6 @@ class Tars:
         return f"{self.paths[self.file_M[place]]}, from byte {int(self.starts_M[place]):,}"
 
 
-def is_webdataset(path: Path) -> bool:
-    """Whether a folder holds tar files (itself, or in data/, train/, val/, test/), or the path is one."""
-    return bool(find(path, b"tar")[1])
-
-
 def read(path: Path, wanted: Collection[SplitName]) -> Found:
     """The wanted splits, told by the names of the files or of their folders; without such names all is training.
 

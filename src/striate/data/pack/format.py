@@ -300,7 +300,7 @@ class Manifest:
             "difference": self.difference,
             "made_with": self.made_with,
         }
-        files.write_json(folder / MANIFEST, {**values, "seal": _seal(values)})
+        files.write_json(folder / MANIFEST, {**values, "seal": seal(values)})
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -313,7 +313,7 @@ class Manifest:
                 raise DataError(
                     f"{folder}: a pack of format {version}, this striate reads up to {VERSION}. Install a newer striate."
                 )
-            if values.pop("seal") != _seal(values):
+            if values.pop("seal") != seal(values):
                 raise ValueError("it is not as it was written: its seal does not fit")
             manifest = cls(
                 how=how_from_json(values["how"]),
@@ -348,7 +348,8 @@ def unfinished(folder: Path) -> str | None:
     return str(command or "the command that began it")
 
 
-def _seal(values: dict[str, Any]) -> str:
+def seal(values: dict[str, Any]) -> str:
+    """What shows that plain values are as they were written."""
     return files.sha256_bytes(json.dumps(values, sort_keys=True).encode())
 
 

@@ -68,7 +68,7 @@ class Plan:
             "command": self.command,
             "done": {name: asdict(done) for name, done in self.done.items()},
         }
-        files.write_json(folder / format.PLAN, values)
+        files.write_json(folder / format.PLAN, {**values, "seal": format.seal(values)})
 
     @classmethod
     def read(cls, folder: Path) -> Plan:
@@ -77,6 +77,8 @@ class Plan:
             values = files.read_json(folder / format.PLAN)
             if values["format"] != format.VERSION:
                 raise ValueError(f"format {values['format']}, this striate writes {format.VERSION}")
+            if values.pop("seal") != format.seal(values):
+                raise ValueError("it is not as it was written: its seal does not fit")
             return cls(
                 how=format.how_from_json(values["how"]),
                 columns=Columns(**values["columns"]),

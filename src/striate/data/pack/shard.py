@@ -27,7 +27,6 @@ from striate.data.index import Index
 from striate.data.pack.encode import Stored
 from striate.data.pack.format import BATCH_BYTES, BATCH_ROWS
 from striate.data.pack.plan import shown
-from striate.data.pack.read import images_of
 
 _FACTS: Final = b"striate.rows"  # the metadata of a record batch
 
@@ -79,14 +78,14 @@ def write_shard(
         sink = _Sink(file)
         with pa.ipc.new_file(sink, schema) as writer:
             for batch, facts in _whole_batches(before, schema):
-                writer.write_batch(batch, custom_metadata={_FACTS: json.dumps(facts)})
+                writer.write_batch(batch, custom_metadata={_FACTS: _sealed(batch, facts)})
                 contents.add(facts)
             contents.found = contents.rows
             before.unlink(missing_ok=True)
             tell(contents.next_row - rows.start)
             for batch, facts in _new_batches(index, schema, make(rows[contents.next_row - rows.start :]), rows.stop, tell):
                 if batch is not None:
-                    writer.write_batch(batch, custom_metadata={_FACTS: json.dumps(facts)})
+                    writer.write_batch(batch, custom_metadata={_FACTS: _sealed(batch, facts)})
                 contents.add(facts)
         os.fsync(file.fileno())
     os.replace(part, path)
@@ -123,18 +122,26 @@ class _Sink(io.RawIOBase):
 
 
 def _whole_batches(path: Path, schema: pa.Schema) -> Iterator[tuple[pa.RecordBatch, dict[str, Any]]]:
-    """The record batches of a cut-off shard, up to the first that is not whole: every image must have its SHA-256."""
-    ends = (StopIteration, pa.ArrowException, OSError, ValueError, KeyError, TypeError)
+    """The record batches of a cut-off shard, up to the first that is not as it was written."""
+    ends = (StopIteration, pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError)
     with contextlib.suppress(*ends), open(path, "rb") as file:
         file.seek(8)  # behind the first eight bytes, a file of Arrow is a stream
         with pa.ipc.open_stream(file) as reader:
             while reader.schema.equals(schema, check_metadata=True):
                 batch, texts = reader.read_next_batch_with_custom_metadata()
                 batch.validate(full=True)
-                for cell, expected in zip(images_of(batch), batch.column("sha256"), strict=True):
-                    if hashlib.sha256(cell.as_buffer()).digest() != expected.as_py():
-                        return
-                yield batch, json.loads(texts[_FACTS])
+                facts = json.loads(texts[_FACTS])
+                facts.pop("sha256")
+                if _sealed(batch, facts) != texts[_FACTS]:
+                    return
+                yield batch, facts
+
+
+def _sealed(batch: pa.RecordBatch, facts: dict[str, Any]) -> bytes:
+    """What stands with a batch: the facts, and a SHA-256 of both."""
+    digest = hashlib.sha256(json.dumps(facts).encode())
+    digest.update(batch.serialize())
+    return json.dumps({**facts, "sha256": digest.hexdigest()}).encode()
 
 
 def _new_batches(

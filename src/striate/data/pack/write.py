@@ -25,7 +25,7 @@ from striate.data.crew import Failed, Job, Note, Result, Stuck, threads_in_order
 from striate.data.decode import BadImage
 from striate.data.index import Index
 from striate.data.layouts import detect
-from striate.data.layouts.splits import AS_THEY_LIE, SplitName
+from striate.data.layouts.splits import AS_THEY_LIE, SplitName, expect_classes
 from striate.data.pack import encode, format, plan, read
 from striate.data.pack.format import How, Manifest, Raw, Shard
 from striate.data.pack.plan import Done, Plan
@@ -106,6 +106,8 @@ def pack(
     if isinstance(how, Raw) and how.exif is None:
         how = replace(how, exif=not found.layout.startswith(AS_THEY_LIE))
     indexes = {split: found.indexes[split] for split in format.SPLITS if len(found.indexes.get(split, ()))}
+    if "train" in indexes:
+        expect_classes(indexes["train"].classes, str(data))  # a part of a larger set would lose its labels here
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder):
