@@ -787,9 +787,7 @@ def data_audit(argv: list[str]) -> int:
                 differences = checksums.verify(given.verify, place, workers, stop.watching(count))
             else:
                 count = functools.partial(display.decoding, doing="Looking at images")
-                found = audit.audit(
-                    given.images, out, workers, stop.watching(count), near=given.near, manifest=given.manifest
-                )
+                found = audit.audit(given.images, out, workers, stop.watching(count), near=given.near, manifest=given.manifest)
                 page.write(found, out / "audit.html")
     except Interrupted as stopped:
         kept = "" if given.verify is not None else " What was found is kept: run the same command again to go on."

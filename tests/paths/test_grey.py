@@ -145,6 +145,7 @@ def test_e7_evaluate_and_predict_see_the_grey_pixels_that_pillow_gives(pair: tup
 def test_e7_training_sees_the_grey_pixels_that_evaluation_sees(images: Path, tmp_path: Path, seen: list[torch.Tensor]) -> None:
     """Without augmentation, one epoch of 4 batches holds the same 48 images as an evaluation of the training split."""
     still = {"augment.crop": "resize", "augment.flip": 0.0, "data.fit": "squash", "data.shrink_px": 0, "data.colour": "grey"}
+    still |= {"augment.resampler": "pillow"}  # evaluation's
     run = striate.train(images, out=tmp_path, changes={**FIELDS, **still, "steps": 4}, quiet=True, device="cpu")
     trained = torch.cat([batch for batch in seen if len(batch) == 12])
     seen.clear()

@@ -8,7 +8,7 @@ code does not. A resident set is gathered by threads in either case, as there is
 An image that cannot be used is dropped from its batch and listed there; what to do about it is decided in the loop.
 
 Training asks a photo for its sides first and then for the part it crops, so a pack need not decode the rest. The memory of a
-batch is taken again when nobody holds it any more: fresh memory of that size costs more than a crop's resize.
+batch is taken again when nobody holds it any more: the first touch of fresh memory costs as much as writing it again.
 """
 
 from __future__ import annotations
