@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from striate.data import resample
 from striate.data.augment import colour
 from striate.data.layouts.detect import open_data
 from striate.data.layouts.splits import Splits
@@ -83,6 +84,19 @@ def test_photos_are_not_stored_smaller_than_the_network_sees_them(splits: Splits
 def test_batches_are_augmented_on_a_gpu_only(splits: Splits, resident: str) -> None:
     assert resolved(splits, data__resident=resident)[0].augment.execution == "per-image"
     assert resolved(splits, data__resident=resident, augment__execution="batched")[0].augment.execution == "batched"
+
+
+def test_the_resampler_is_chosen_once(splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resample, "has_opencv", lambda: False)
+    recipe, notes, _ = resolved(splits)
+    assert recipe.augment.resampler == "torch"
+    assert any("--augment.resampler torch" in note for note in notes)
+    again, notes, _ = resolved(splits, augment__resampler="pillow")
+    assert again.augment.resampler == "pillow"
+    assert not any("resampler" in note for note in notes)
+    assert resolved(splits, augment__execution="batched")[0].augment.resampler == "pillow"
+    with pytest.raises(UserError, match=r"--augment\.resampler torch"):
+        resolved(splits, augment__resampler="torch", augment__execution="batched")
 
 
 # ---------------------------------------------------------------- weights

@@ -5,7 +5,7 @@ less precision: at most 2 levels of 255 away, on average 0.03. "opencv" is OpenC
 along both axes (0.2 levels on average), and torch elsewhere, as it does not antialias. Evaluation always takes Pillow (`views`).
 
 One thread of a Xeon (Sapphire Rapids), random resized crops to 224 x 224, processor time for each: of ImageNet originals
-pillow 0.66 ms, torch 0.19 and opencv 0.16; of the same photos with their shorter side at 256, 0.44, 0.16 and 0.11.
+pillow 0.63 ms, torch 0.18 and opencv 0.18; of the same photos with their shorter side at 256, 0.44, 0.12 and 0.10.
 """
 
 from __future__ import annotations
