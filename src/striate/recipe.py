@@ -145,7 +145,7 @@ class AugmentGroup:
     # auto: in batches on a GPU, else image by image. [name]
     execution: Literal["auto", "per-image", "batched"] = "auto"
     # Who resizes training images; evaluation is always Pillow's. torch and opencv take a fraction of its time, on average less
-    # than a level of 255 away; opencv comes with pip install 'striate[fast]'.
+    # than a level of 255 away.
     # auto: the fastest there is; pillow in batches. [name]
     resampler: Literal["auto", "pillow", "torch", "opencv"] = "auto"
 

@@ -131,7 +131,7 @@ def _opencv() -> Any:
         import cv2
     except ImportError as error:
         raise UserError(
-            "augment.resampler opencv: needs OpenCV. Install it: pip install 'striate[fast]'. (Another resampler gives slightly "
-            "other pixels, so a training goes on with the one it began with.)"
+            "augment.resampler opencv: needs OpenCV. Install it: pip install opencv-python-headless. (Another resampler gives "
+            "slightly other pixels, so a training goes on with the one it began with.)"
         ) from error
     return cv2
