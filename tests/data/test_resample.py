@@ -131,7 +131,7 @@ def test_without_its_package_the_install_line_is_named(monkeypatch: pytest.Monke
     resample._opencv.cache_clear()
     monkeypatch.setattr(builtins, "__import__", without)
     assert not resample.has_opencv()
-    with pytest.raises(UserError, match=r"pip install 'striate\[fast\]'"):
+    with pytest.raises(UserError, match="pip install opencv-python-headless"):
         Augmentation("resize", (1, 1), (1, 1), 0, 0.5, 16, "bilinear", "crop", resampler="opencv")
     monkeypatch.undo()
     resample._opencv.cache_clear()
