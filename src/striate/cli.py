@@ -912,7 +912,9 @@ def _print_packed(packed: Any) -> None:
     """What was packed: sizes, speed, what was lost, what was left out."""
     manifest = packed.manifest
     speed = f", {packed.written / packed.seconds:,.0f} images/s" if packed.written else ""
-    print(f"{packed.folder}: {packed.images:,} images, {manifest.how.describe()}, in {len(manifest.shards)} shards{speed}")
+    print(
+        f"{packed.folder}: {packed.images:,} images, {manifest.how.describe()}, in {len(manifest.shards)} shard{'s' * (len(manifest.shards) != 1)}{speed}"
+    )
     ratio = packed.bytes_before / max(1, packed.bytes_after)
     change = f"{ratio:.1f} times smaller" if ratio >= 1 else f"{1 / ratio:.1f} times larger"
     print(f"{_size(packed.bytes_before)} before, {_size(packed.bytes_after)} after: {change}")

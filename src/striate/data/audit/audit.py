@@ -25,7 +25,7 @@ from striate import files
 from striate.data.audit import checks, checksums, duplicates, labels
 from striate.data.audit.checks import Defect
 from striate.data.audit.facts import JOURNAL, Facts, gather
-from striate.data.layouts import detect, packed
+from striate.data.layouts import detect
 from striate.errors import UserError
 
 SUMS: Final = "SHA256SUMS"
@@ -77,7 +77,7 @@ def audit(
     source = detect.place_of(data)
     refuse_place(source, out)
     found, defects = labels.read(data)
-    if source.is_dir() and packed.is_pack(source):
+    if source.is_dir() and detect.is_pack(source):
         defects += checksums.of_pack(source)
     try:
         out.mkdir(parents=True, exist_ok=True)

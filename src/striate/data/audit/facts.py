@@ -103,64 +103,64 @@ class _Part:
 def _look(index: Index, rows: list[int], note: Note) -> _Part:
     """Reads, hashes and decodes some images in full."""
     count = len(rows)
-    part = _Part(
-        rows,
-        [None] * count,
-        [""] * count,
-        np.zeros((count, 2), dtype=np.int32),
-        [frozenset()] * count,
-        np.zeros((count, 32), dtype=np.uint8),
-        np.zeros(count, dtype=np.uint64),
-        [True] * count,
-    )
-    sides, likenesses, sha256s = list[tuple[int, int]](), list[int](), list[bytes]()
+    reason: list[str | None] = [None] * count
+    format_, odd, is_lasting = [""] * count, [_NOT_ODD] * count, [True] * count
+    sides, sha256 = [(0, 0)] * count, [_NO_SHA256] * count
+    with_pixels, samples, seen = list[int](), list[Pixels](), list[tuple[int, int]]()
     for place, row in enumerate(rows):
         note(row)
-        side, alike, sha256, odd = (0, 0), 0, _NO_SHA256, Counter[str]()
+        content: bytes | Pixels = b""
         try:
             content = index.content(row)
-            sha256 = hashlib.sha256(content).digest()  # type: ignore[arg-type]  # an array of bytes is a buffer
-            if isinstance(content, np.ndarray):
-                part.format[place], image_HW3, orientation = "pixels", content, 1
-            else:
-                # The header of a JPEG that decodes has nothing to add, and would cost a tenth of decoding a small one.
-                if content[:3] != b"\xff\xd8\xff":
-                    side, part.format[place] = _header(content)
-                else:
-                    part.format[place] = "JPEG"
-                try:
-                    image_HW3, orientation = decode.as_stored(content, decode.MAX_PIXELS, odd)
-                except BadImage:
-                    side, part.format[place] = _header(content)
-                    raise
-            side = image_HW3.shape[1], image_HW3.shape[0]
-            if orientation != 1:
-                odd["exif-rotated"] += 1
-                image_HW3 = decode.turned(image_HW3, orientation)
-            alike = likeness.likeness(image_HW3)
-            if "grey" not in odd and _looks_grey(image_HW3):
-                odd[LOOKS_GREY] += 1
+            sha256[place] = hashlib.sha256(content).digest()  # type: ignore[arg-type]  # an array of bytes is a buffer
+            image_HW3, sides[place], format_[place], odd[place] = _pixels(content)
         except BadImage as error:
-            part.reason[place], part.is_lasting[place] = error.reason, error.lasting
-            odd.clear()  # what a decoder noted before it gave up says nothing
-        if odd:
-            part.odd[place] = frozenset(odd)
-        sides.append(side)
-        likenesses.append(alike)
-        sha256s.append(sha256)
-    part.sides_M2[:] = sides
-    part.likeness_M[:] = likenesses
-    part.sha256_M32[:] = np.frombuffer(b"".join(sha256s), dtype=np.uint8).reshape(-1, 32)
-    return part
+            reason[place], is_lasting[place] = error.reason, error.lasting
+            sides[place], format_[place] = _header(content)
+            continue
+        with_pixels.append(place)
+        samples.append(likeness.sampled(image_HW3))
+        seen.append(image_HW3.shape[:2])
+    likeness_M = np.zeros(count, dtype=np.uint64)
+    likeness_M[with_pixels] = likeness.likenesses(samples, seen)
+    return _Part(
+        rows,
+        reason,
+        format_,
+        np.array(sides, dtype=np.int32),
+        odd,
+        np.frombuffer(b"".join(sha256), dtype=np.uint8).reshape(-1, 32),
+        likeness_M,
+        is_lasting,
+    )
 
 
 _NO_SHA256: Final = bytes(32)
+_NOT_ODD: Final = frozenset[str]()
 
 
-def _header(content: bytes) -> tuple[tuple[int, int], str]:
-    """Sides and format as the header says, as far as it says them."""
+def _pixels(content: bytes | Pixels) -> tuple[Pixels, tuple[int, int], str, frozenset[str]]:
+    """An image as a viewer shows it, its width and height as stored, its format, and what is odd. Raises BadImage."""
+    odd = Counter[str]()
+    if isinstance(content, np.ndarray):
+        image_HW3, orientation, format_ = content, 1, "pixels"
+    else:
+        image_HW3, orientation = decode.as_stored(content, decode.MAX_PIXELS, odd)
+        # Walking the header of a JPEG again would cost a tenth of decoding a small one.
+        format_ = "JPEG" if content[:3] == b"\xff\xd8\xff" else decode.header(content).format
+    height, width = image_HW3.shape[:2]
+    if orientation != 1:
+        odd["exif-rotated"] += 1
+        image_HW3 = decode.turned(image_HW3, orientation)
+    if "grey" not in odd and _looks_grey(image_HW3):
+        odd[LOOKS_GREY] += 1
+    return image_HW3, (width, height), format_, frozenset(odd) if odd else _NOT_ODD
+
+
+def _header(content: bytes | Pixels) -> tuple[tuple[int, int], str]:
+    """Sides and format of an image that cannot be used, as far as its header says them."""
     try:
-        width, height, format_ = decode.header(content)
+        width, height, format_ = decode.header(content)  # type: ignore[arg-type]  # stored pixels can be used
     except BadImage:
         return (0, 0), ""
     return (width, height), format_
@@ -294,16 +294,19 @@ class _Table:
 
     def facts(self) -> Facts:
         """The finished facts; the arrays are shared."""
-        share = self._shared.setdefault
+        share, misnamed = self._shared.setdefault, dict[tuple[bytes, str], bool]()
         for row, key in enumerate(self.index.keys.raws()):
-            if self._reason[row] is None and self._is_misnamed(key, self._format[row]):
+            about = key[key.rfind(b".") :], self._format[row]
+            if about not in misnamed:
+                misnamed[about] = self._is_misnamed(*about)
+            if misnamed[about] and self._reason[row] is None:
                 odd = self._odd[row] | {WRONG_EXTENSION}
                 self._odd[row] = share(odd, odd)
         return Facts(self.index, self._reason, self._format, self._sides_N2, self._odd, self._sha256_N32, self._likeness_N)
 
-    def _is_misnamed(self, key: bytes, format_: str) -> bool:
+    def _is_misnamed(self, ending: bytes, format_: str) -> bool:
         """Whether a name promises another format, or none; within an archive or a table, where names may lack, another."""
-        extension = os.fsdecode(key[key.rfind(b".") :]).lower()
+        extension = os.fsdecode(ending).lower()
         fits = format_ not in decode.EXTENSIONS or extension in decode.EXTENSIONS[format_]
         return not fits and (self.index.store is None or any(extension in known for known in decode.EXTENSIONS.values()))
 

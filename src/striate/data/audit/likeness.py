@@ -7,6 +7,8 @@ pixels and twice its size, made grey, and changed in brightness (15 %), contrast
 from __future__ import annotations
 
 import functools
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -32,26 +34,46 @@ _LEAST_WHOLE, _LEAST_DETAIL = 0.9, 0.6
 
 
 def likeness(image_HW3: Pixels) -> int:
-    """The signs of an image's 64 lowest frequencies, as a number; `PLAIN` (0) where there is nothing to compare.
+    """`likenesses` of one image."""
+    return int(likenesses([sampled(image_HW3)], [image_HW3.shape[:2]])[0])
 
-    image_HW3: uint8. Returns 0..2**64 - 1. Of two copies 0.9 bits differ on average, and in 99.7 % of pairs at most 8; of two
-    photos that have nothing in common 32. Cropping a fiftieth moves 3 bits, a twentieth 6. A mirrored or turned picture is
-    another picture. A photo of 500 x 375 takes about 0.05 ms of one core, one of 64 x 64 about 0.01 ms.
+
+def sampled(image_HW3: Pixels) -> Pixels:
+    """At most 96 rows and columns of an image, spread evenly: all that `likenesses` looks at. A small image is given back."""
+    height, width = image_HW3.shape[:2]
+    if height > _SAMPLES:
+        image_HW3 = image_HW3[_sampled(height)]
+    if width > _SAMPLES:
+        image_HW3 = image_HW3.take(_sampled(width), axis=1)
+    return image_HW3
+
+
+def likenesses(samples: Sequence[Pixels], sides: Sequence[tuple[int, int]]) -> NDArray[np.uint64]:
+    """The signs of the 64 lowest frequencies of some images, as numbers; `PLAIN` (0) where there is nothing to compare.
+
+    samples: of each image, uint8, as `sampled` gives them. sides: height and width of the whole images. Returns [M] uint64. Of
+    two copies 0.9 bits differ on average, and in 99.7 % of pairs at most 8; of two photos that have nothing in common 32.
+    Cropping a fiftieth moves 3 bits, a twentieth 6. A mirrored or turned picture is another picture. Images whose samples have
+    one shape are computed together: a photo of 500 x 375 takes about 0.05 ms of one core, one of 64 x 64 about 0.008 ms.
     Source: Zauner 2010 (Implementation and benchmarking of perceptual image hash functions), section 3.2.1. Signs instead of a
     comparison with the median, and frequencies in the order of their sum instead of a square of 8 x 8, lowered the bits that
     differ from 1.3 to 0.9.
     """
-    height, width = image_HW3.shape[:2]
-    sampled_HW3 = image_HW3
-    if height > _SAMPLES:
-        sampled_HW3 = sampled_HW3[_sampled(height)]
-    if width > _SAMPLES:
-        sampled_HW3 = sampled_HW3.take(_sampled(width), axis=1)
-    grey_HW = (sampled_HW3.reshape(-1, 3).astype(np.float32) @ _LUMA_3).reshape(sampled_HW3.shape[:2])  # flat is faster
-    levels_64 = (_waves(height) @ grey_HW @ _waves(width).T).take(_PLACES_64)
-    if levels_64 @ levels_64 < _LEAST_ENERGY:
-        return PLAIN
-    return int.from_bytes(np.packbits(levels_64 > 0).tobytes(), "big")
+    found_M = np.full(len(samples), PLAIN, dtype=np.uint64)
+    places_of = defaultdict[tuple[int, ...], list[int]](list)
+    for place, sample_HW3 in enumerate(samples):
+        places_of[sample_HW3.shape].append(place)
+    for (height, width, _), places in places_of.items():
+        pixels_P3 = np.concatenate([samples[place].reshape(-1, 3) for place in places])
+        grey_BHW = (pixels_P3.astype(np.float32) @ _LUMA_3).reshape(-1, height, width)
+        down_B = np.stack([_waves(sides[place][0]) for place in places])
+        across_B = np.stack([_waves(sides[place][1]) for place in places])
+        waves_B = down_B @ grey_BHW @ across_B.transpose(0, 2, 1)
+        levels_B64 = waves_B.reshape(len(places), -1).take(_PLACES_64, axis=1)
+        bits_B8 = np.packbits(levels_B64 > 0, axis=1)
+        is_plain_B = np.einsum("bk,bk->b", levels_B64, levels_B64) < _LEAST_ENERGY
+        found_M[places] = np.where(is_plain_B, PLAIN, bits_B8.view(">u8")[:, 0])
+    return found_M
 
 
 @functools.lru_cache(maxsize=8192)

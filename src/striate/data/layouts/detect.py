@@ -17,7 +17,7 @@ from pathlib import Path
 
 from striate.data.index import Index, Keys
 from striate.data.layouts import cifar, folder, idx, ilsvrc, listing, shards, tiny, webdataset
-from striate.data.layouts.joined import joined, unlabelled
+from striate.data.layouts.joined import joined
 from striate.data.layouts.splits import ALL, Found, SplitName, Splits, by_hash, expect_classes
 from striate.data.layouts.walk import Tally, extension, identity, is_junk, look, reading, shown, unreadable
 from striate.errors import DataError, UserError, nearest
@@ -82,14 +82,17 @@ def place_of(data: str | Path) -> Path:
 
 
 def open_whole(data: str | Path) -> Found:
-    """Every split as it lies on disk: nothing is held out, and any split may lack; for looking at a set, as an audit does.
+    """Every split as it lies on disk: nothing is held out, and any split may lack; for a set as a whole, as an audit takes it.
 
+    A folder that is itself a part of ILSVRC or Tiny ImageNet (…/val) is that split alone, with the labels that lie beside it.
     Raises like `open_data`, and DataError when there is no image at all.
     """
     path = _place(data)
     with reading(path):
-        _, reader = _detect(path, is_part=path.is_dir())
-        found = reader(ALL)
+        part = _part_of(path)
+        whole, wanted = (part[0], {part[1]}) if part else (path, ALL)
+        _, reader = _detect(whole, is_part=whole.is_dir())
+        found = reader(wanted)
     if not sum(map(len, found.indexes.values())):
         raise DataError(f"{path}: no image in it. {_seen(path)}")
     return found
@@ -148,7 +151,7 @@ def open_photos(photos: str | Path) -> Index:
             raise UserError(f"{path}: expected a folder of images, found a file.")
     if not len(index):
         raise DataError(f"{path}: no image in it. {_seen(path)}")
-    return replace(unlabelled(index, folder.NO_CLASSES), notes=notes)
+    return replace(index, split="photos", notes=notes)
 
 
 def is_stored(data: str | Path) -> bool:
@@ -156,6 +159,13 @@ def is_stored(data: str | Path) -> bool:
     path = Path(data)
     with reading(path):
         return data != BUILTIN and path.exists() and _stored(path) is not None
+
+
+def is_pack(path: Path) -> bool:
+    """Whether a folder is a pack by what it holds: also one that is not finished, or that lost its manifest or its shards."""
+    names = set(_names_in(path))
+    kinds = ("manifest.json" in names, ".source" in names, any(name.endswith(".arrow") for name in names))
+    return "packing.json" in names or sum(kinds) >= 2
 
 
 def _present(index: Index | None, path: Path, split: str) -> Index:
@@ -266,8 +276,7 @@ def _stored(path: Path) -> _Stored | None:
     if kind in listing.EXTENSIONS:
         return None
     if not kind:
-        names = set(_names_in(path))
-        if "packing.json" in names or ("manifest.json" in names and any(name.endswith(".arrow") for name in names)):
+        if is_pack(path):
             from striate.data.layouts import packed  # needs pyarrow, which takes its time to load
 
             return _all_of(path, packed.layout(path), lambda wanted: packed.read_pack(path, wanted))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -51,9 +51,3 @@ def joined(parts: Sequence[Index], keys: Keys, root: Path, layout: str, classes:
         store=Joined(tuple(parts), np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts, dtype=np.int64)])),
         places=np.arange(len(keys), dtype=np.int64),
     )
-
-
-def unlabelled(index: Index, classes: Classes) -> Index:
-    """The same images, as photos of which nothing is known."""
-    labels = np.full(len(index), UNLABELLED, dtype=np.int32)
-    return replace(index, split="photos", labels=labels, classes=classes, boxes=None)

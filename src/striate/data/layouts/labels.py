@@ -18,7 +18,7 @@ from striate.errors import DataError
 _INTEGER = re.compile(r"[0-9]+")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Written:
     """The labels of one split as its files have them: words[codes_N[i]] is that of image i, code -1 where it has none.
 
@@ -29,8 +29,8 @@ class Written:
     codes_N: np.ndarray
 
     def __post_init__(self) -> None:
-        if "-1" in self.words:
-            self.codes_N[self.codes_N == self.words.index("-1")] = UNLABELLED
+        nothing = [code for code, word in enumerate(self.words) if word == "-1"]
+        self.codes_N = np.where(np.isin(self.codes_N, nothing), np.int32(UNLABELLED), self.codes_N)
 
     @classmethod
     def joined(cls, parts: Sequence[Written]) -> Written:

@@ -9,13 +9,6 @@ from striate.data.layouts.splits import Found, SplitName
 from striate.data.pack import format, read
 from striate.errors import DataError
 
-NAME = "pack"
-
-
-def is_pack(folder: Path) -> bool:
-    """Whether a folder is a pack, or one that is not finished yet."""
-    return (folder / format.MANIFEST).is_file() or (folder / format.PLAN).is_file()
-
 
 def layout(folder: Path) -> str:
     """What was packed, and that it was: "class folder, packed". Raises DataError as `read`."""

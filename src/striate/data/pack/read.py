@@ -118,7 +118,7 @@ class _Batch:
 
 def _batches(path: Path, shard: Shard, manifest: Manifest) -> list[_Batch]:
     """Where everything stands in one shard. Raises DataError."""
-    advice = "Copy the pack again, or pack the data again."
+    advice = "Copy the pack again; or remove its folder, and pack the data again."
     try:
         size_bytes = path.stat().st_size
         if size_bytes != shard.size_bytes:

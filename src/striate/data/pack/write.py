@@ -114,6 +114,7 @@ def pack(
             if (folder / format.MANIFEST).exists():
                 manifest = Manifest.read(folder)
                 plan.expect_same(folder, how, manifest.how, manifest.source, indexes)
+                read.open_pack(folder)  # not called finished where a shard is missing or cut
                 (folder / format.PLAN).unlink(missing_ok=True)
                 return Packed(folder, manifest, 0, 0.0, ("it was finished before",))
             if (folder / format.PLAN).exists():
