@@ -122,8 +122,16 @@ def test_determinism_gives_the_flags_back():
 
 def test_the_description_is_plain_and_names_what_bits_depend_on():
     facts = machine.describe(torch.device("cpu"))
-    assert {"torch", "numpy", "pillow", "threads", "processor", "device", "striate"} <= facts.keys()
+    assert {"torch", "numpy", "pillow", "opencv", "threads", "processor", "device", "striate"} <= facts.keys()
     assert all(isinstance(value, (str, int, float)) for value in facts.values())
+
+
+def test_a_copy_goes_on_beside_the_work_on_cuda_only(monkeypatch: pytest.MonkeyPatch):
+    source, asked = torch.zeros(3), []
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device, **options: asked.append((device.type, options)) or tensor)
+    for name in ("cpu", "mps", "cuda"):
+        machine.copied(source, torch.device(name))
+    assert asked == [(name, {"non_blocking": name == "cuda"}) for name in ("cpu", "mps", "cuda")]
 
 
 # ---------------------------------------------------------------- devices

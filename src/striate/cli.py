@@ -28,7 +28,8 @@ HELP = """striate: train, evaluate and explain ImageNet-style image classifiers
   striate data show DATA     draw what training makes of some photos, before anyone trains
   striate VERB --help        all options of a verb
 
-DATA is a folder (class folders, ILSVRC or Tiny ImageNet as they ship), a CSV or JSONL list, or the word builtin.
+DATA is a folder (class folders, ILSVRC, Tiny ImageNet, CIFAR or MNIST as they ship, parquet or tar files, a pack), a file
+(.csv, .jsonl, .parquet, .tar), or the word builtin.
 Exit codes: 0 done, 1 bug, 2 usage, 3 data, 4 checkpoint, 5 non-finite, 6 resources, 75 saved: run the same command again,
 130 interrupted before there was anything to save.
 """
@@ -122,7 +123,7 @@ def train(argv: list[str]) -> int:
 
     @dataclass(frozen=True)
     class Train:
-        # A folder, a CSV or JSONL list, or the word builtin.
+        # A folder, a file that is a set by itself (.csv, .jsonl, .parquet, .tar), or the word builtin; see docs/data.md.
         images: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
         # Where to start from: a name, or a recipe.json. Recipes: see docs/recipes.md.
         recipe: Annotated[str | None, tyro.conf.arg(metavar="NAME|FILE")] = None
@@ -705,7 +706,7 @@ def data_show(argv: list[str]) -> int:
 
     @dataclass(frozen=True)
     class Show:
-        # A folder, a CSV or JSONL list, or the word builtin.
+        # A folder, a file that is a set by itself (.csv, .jsonl, .parquet, .tar), or the word builtin; see docs/data.md.
         images: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
         # Where to start from: a name, or a recipe.json. Recipes: see docs/recipes.md.
         recipe: Annotated[str | None, tyro.conf.arg(metavar="NAME|FILE")] = None
@@ -750,7 +751,7 @@ def data_audit(argv: list[str]) -> int:
 
     @dataclass(frozen=True)
     class Audit:
-        # A folder, a CSV or JSONL list, or the word builtin.
+        # A folder, a file that is a set by itself (.csv, .jsonl, .parquet, .tar), or the word builtin; see docs/data.md.
         images: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
         # The folder of what was found; by default DATA-audit in this folder. The same one again goes on where it was stopped.
         out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
@@ -815,6 +816,8 @@ def _print_audit(found: Any, out: Path) -> None:
     from striate.report import audit as page
 
     print(printable(page.headline(found)))
+    for note in found.notes:
+        print(printable(f"  {note}"))
     table = Table(box=None, pad_edge=False)
     for head in ("", "defect", "split"):
         table.add_column(head, no_wrap=True)
@@ -853,7 +856,7 @@ def data_pack(argv: list[str]) -> int:
 
     @dataclass(frozen=True)
     class Pack:
-        # A folder, a CSV or JSONL list, or the word builtin.
+        # A folder, a file that is a set by itself (.csv, .jsonl, .parquet, .tar), or the word builtin; see docs/data.md.
         images: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
         # The pack's folder: a new one, or that of a pack to go on with.
         folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PACK")]
@@ -912,9 +915,8 @@ def _print_packed(packed: Any) -> None:
     """What was packed: sizes, speed, what was lost, what was left out."""
     manifest = packed.manifest
     speed = f", {packed.written / packed.seconds:,.0f} images/s" if packed.written else ""
-    print(
-        f"{packed.folder}: {packed.images:,} images, {manifest.how.describe()}, in {len(manifest.shards)} shard{'s' * (len(manifest.shards) != 1)}{speed}"
-    )
+    shards = "1 shard" if len(manifest.shards) == 1 else f"{len(manifest.shards):,} shards"
+    print(f"{packed.folder}: {packed.images:,} images, {manifest.how.describe()}, in {shards}{speed}")
     ratio = packed.bytes_before / max(1, packed.bytes_after)
     change = f"{ratio:.1f} times smaller" if ratio >= 1 else f"{1 / ratio:.1f} times larger"
     print(f"{_size(packed.bytes_before)} before, {_size(packed.bytes_after)} after: {change}")

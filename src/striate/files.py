@@ -19,14 +19,12 @@ from striate.errors import ResourceError, UserError
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def refuse(error: OSError, path: Path | str, doing: str) -> ResourceError | UserError:
-    """The error to raise for an OSError met while `doing` something to `path`, with the way out."""
+def refuse(error: OSError, path: Path | str, doing: str, instead: str = "another folder with --out") -> ResourceError | UserError:
+    """The error to raise for an OSError met while `doing` something to `path`, with the way out: to choose `instead`."""
     if error.errno in _NO_ROOM:
-        return ResourceError(f"{path}: no room left while {doing} ({error.strerror}). Free some disk, or choose another --out.")
+        return ResourceError(f"{path}: no room left while {doing} ({error.strerror}). Free some disk, or choose {instead}.")
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-        return UserError(
-            f"{path}: no permission while {doing} ({error.strerror}). Choose another folder with --out, or change its rights."
-        )
+        return UserError(f"{path}: no permission while {doing} ({error.strerror}). Choose {instead}, or change its rights.")
     if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}:
         return UserError(f"{path}: {error.strerror} while {doing}. Give a place that can be written.")
     return ResourceError(f"{path}: {error.strerror or error} while {doing}.")

@@ -292,6 +292,15 @@ def autocast(device: torch.device, precision: Literal["bf16", "fp16", "fp32"]) -
     return torch.autocast(device.type, dtype=_AUTOCAST.get(precision), enabled=precision in _AUTOCAST)
 
 
+def copied(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on a device; itself where it is there. A copy from pinned memory to a GPU goes on beside the work.
+
+    Not so on MPS, which would still read memory that its owner has let go of and that holds other values by then
+    (pytorch issue 189690).
+    """
+    return tensor.to(device, non_blocking=device.type == "cuda")
+
+
 def cpu_flags() -> set[str]:
     """Instruction-set flags of the first processor as Linux names them; empty elsewhere."""
     try:
@@ -363,6 +372,8 @@ def describe(device: torch.device) -> dict[str, Any]:
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None,
         "device": str(device),
     }
+    with contextlib.suppress(metadata.PackageNotFoundError):  # not on every platform
+        facts["opencv"] = metadata.version("opencv-python-headless")
     if device.type == "cuda":
         facts["gpu"] = torch.cuda.get_device_name(device)
         facts["cuda"] = torch.version.cuda

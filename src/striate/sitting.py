@@ -431,7 +431,8 @@ def _not_bit_exact(run: Run, request: Request, ranks: Ranks) -> Iterator[str]:
     with contextlib.suppress(UserError):
         before = {"processes": 1} | read_json(path).get("environment", {})
         now = machine.describe(machine.choose_device(request.device, local_rank())) | {"processes": ranks.world}
-        versions = ("striate", "torch", "cudnn", "numpy", "pillow", "simplejpeg")
+        versions = ["striate", "torch", "cudnn", "numpy", "pillow", "simplejpeg"]
+        versions += ["opencv"] if run.recipe.augment.resampler == "opencv" else []
         names = ("processes", "threads", "processor", "device", "gpu", *versions)
         changed = [f"{name} {before.get(name)} → {now.get(name)}" for name in names if before.get(name) != now.get(name)]
         if changed:

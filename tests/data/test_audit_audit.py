@@ -185,3 +185,9 @@ def test_a_pack_is_audited_and_a_flipped_bit_in_it_is_named(tmp_path: Path) -> N
     assert shard.name in damaged.details[0] and sound.facts["train"].index.keys[3] in damaged.details[0]
     differences = checksums.verify(tmp_path / "sound" / audit.SUMS, tmp_path / "pack", 1)
     assert differences == [checksums.Difference(shard.name, "changed")]
+
+
+def test_a_file_called_as_a_manifest_makes_no_pack_of_class_folders(tmp_path: Path) -> None:
+    data = synthetic.make(tmp_path / "set", "folder", 2, 4, 2).folder
+    (data / "manifest.json").write_text("{}")
+    assert not {defect.severity for defect in run(data, tmp_path / "out").defects} & {"error"}

@@ -153,3 +153,31 @@ def test_progress_counts_and_may_stop(tiny: Path, tmp_path: Path) -> None:
 
     with pytest.raises(Interrupted):
         checksums.verify(path, tiny, 2, stop)
+
+
+def test_the_list_may_be_stopped_while_it_is_made(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for number in range(3):
+        (data / f"{number}.txt").write_text(str(number))
+    seen: list[tuple[int, int]] = []
+
+    def stop(done: int, total: int) -> None:
+        seen.append((done, total))
+        if done == 2:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        checksums.write(data, {}, tmp_path / "SHA256SUMS", 0, stop)
+    assert seen == [(1, 1), (2, 2)] and not (tmp_path / "SHA256SUMS").exists()
+
+
+def test_what_could_not_be_listed_is_not_extra(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "whole.txt").write_text("whole")
+    os.mkfifo(data / "pipe.jpg")
+    (data / "dangling.jpg").symlink_to(tmp_path / "nowhere")
+    (data / "loop").symlink_to("loop")
+    assert checksums.write(data, {}, tmp_path / "SHA256SUMS", 0) == 1
+    assert checksums.verify(tmp_path / "SHA256SUMS", data, 0) == []

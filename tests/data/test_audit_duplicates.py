@@ -145,7 +145,7 @@ def test_d23_the_same_file_in_train_and_val(folder: Path) -> None:
     known = facts_of(folder)
     (leak,) = duplicates.exact(known)
     assert (leak.kind, leak.severity, leak.split, len(leak)) == ("duplicates across splits", "error", "val", 5)
-    assert leak.text.startswith("5 images of val are, byte for byte, images of train")
+    assert leak.text.startswith("5 of 13 images of val are, byte for byte, images of train")
     assert names(leak, known) == [[f"train/dog/{i:02d}.jpg", f"val/dog/copy{i}.jpg"] for i in range(5)]
     assert duplicates.near(known, workers=0) == []  # the same bytes are told once
 
@@ -162,7 +162,7 @@ def test_copies_within_a_class_and_under_another(folder: Path) -> None:
     assert conflict.text == "1 picture stands under several classes: at least 1 wrong label."
     assert (within.kind, within.severity, within.split) == ("duplicates within a class", "warning", "train")
     assert names(within, known) == [["train/cat/03.jpg", "train/cat/a.jpg", "train/cat/b.jpg"]]
-    assert within.text.startswith("2 images of train")
+    assert within.text.startswith("2 of 27 images of train")
 
 
 def test_files_that_cannot_be_read_or_decoded(folder: Path) -> None:
@@ -190,6 +190,22 @@ def test_near_duplicates_saved_again_resized_and_grey(folder: Path) -> None:
     assert names(conflict, known) == [["train/cat/grey.jpg", "train/dog/06.jpg"]]
     assert names(within, known) == [["train/dog/05.jpg", "train/dog/again.png"]]
     assert seen[-1][0] == seen[-1][1] >= 6
+
+
+def test_the_search_for_candidates_may_be_stopped(folder: Path) -> None:
+    for number in range(8):
+        Image.open(folder / "train" / f"dog/0{number}.jpg").save(folder / "train" / "dog" / f"again{number}.jpg", quality=70)
+    known = facts_of(folder)
+    count = sum(map(len, known.values()))
+
+    def stop(done: int, total: int) -> None:
+        assert (done, total) == (count, count)
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        duplicates.pairs_within(np.arange(1, 9, dtype=np.uint64), ask=lambda: stop(count, count))
+    with pytest.raises(InterruptedError):
+        duplicates.near(known, workers=0, progress=stop)
 
 
 def test_near_duplicates_bring_their_exact_copies_along(folder: Path) -> None:
@@ -239,7 +255,7 @@ def test_many_images_of_one_likeness_are_linked(folder: Path) -> None:
 
 
 def test_a_search_that_was_limited_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(duplicates, "_candidates", lambda codes: (np.zeros((0, 2), dtype=np.int64), 3))
+    monkeypatch.setattr(duplicates, "_candidates", lambda codes, ask: (np.zeros((0, 2), dtype=np.int64), 3))
     (limited,) = duplicates.near(facts_of(folder), workers=0)
     assert (limited.kind, limited.severity) == ("near-duplicates limited", "note")
     assert "within 3 bits" in limited.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -127,8 +128,8 @@ def test_d16_all_differences_between_the_classes_of_splits(sets: Path) -> None:
     (root / "val" / "key").rename(root / "val" / "stranger")
     (root / "train" / "nobody").mkdir()
     found, defects = labels.read(root)
-    assert [defect.kind for defect in defects] == ["refused", "missing class", "missing class"]
-    assert {defect.split: defect.details for defect in defects[1:]} == {"train": ("stranger",), "val": ("key", "nobody")}
+    assert [defect.kind for defect in defects] == ["refused", "missing class", "missing class", "label without file"]
+    assert {defect.split: defect.details for defect in defects[1:3]} == {"train": ("stranger",), "val": ("key", "nobody")}
     assert sizes(found) == {"train": 12, "val": 6}
     assert found.indexes["train"].counts().tolist() == [4, 4, 4, 0, 0]  # the empty class is there to be counted
     assert found.indexes["train"].classes == found.indexes["val"].classes
@@ -147,6 +148,33 @@ def test_all_wrong_rows_of_a_table_of_boxes_and_the_sound_ones_kept(sets: Path) 
     assert boxes is not None and len(boxes.xyxy) == 10
 
 
+def test_boxes_of_images_that_are_not_there(sets: Path) -> None:
+    with open(sets / "folder" / "boxes.csv", "a") as table:
+        table.write("train/key/gone.jpg,key,1,2,30,40\n")
+    _, defects = read(sets / "folder")
+    assert list(defects) == ["label without file"]
+    assert defects["label without file"].details == ("train/key/gone.jpg",)
+
+
+def test_d26_a_refused_set_says_what_was_left_out(sets: Path) -> None:
+    train = sets / "folder" / "train"
+    (train / "nobody").mkdir()
+    os.mkfifo(train / "key" / "pipe.jpg")
+    (train / "key" / "gone.jpg").symlink_to(sets / "nowhere")
+    found, defects = read(sets / "folder")
+    assert "refused" in defects
+    assert any("1 named pipes" in note for note in found.notes)
+    assert any("gone.jpg" in note for note in found.notes)
+    assert not any(".csv" in note for note in found.notes)  # the boxes were read
+
+
+def test_a_sentence_ends_with_one_full_stop(sets: Path) -> None:
+    table = sets / "folder" / "boxes.csv"
+    table.write_text(table.read_text() + "train/key/gone.jpg,key,50,0,10,20\n")
+    _, defects = read(sets / "folder")
+    assert defects["inverted box"].text.endswith("in pixels.")
+
+
 def test_d17_a_flat_validation_folder_is_refused_and_its_images_are_looked_at(sets: Path) -> None:
     val = sets / "folder" / "val"
     for path in list(val.glob("*/*.jpg")):
@@ -154,7 +182,7 @@ def test_d17_a_flat_validation_folder_is_refused_and_its_images_are_looked_at(se
     for folder in [path for path in val.iterdir() if path.is_dir()]:
         folder.rmdir()
     found, defects = read(sets / "folder")
-    assert list(defects) == ["refused"] and "flat folder" in defects["refused"].text
+    assert list(defects) == ["refused", "label without file"] and "flat folder" in defects["refused"].text
     assert sizes(found) == {"train": 12, "val": 6} and set(found.indexes["val"].labels.tolist()) == {-1}
 
 

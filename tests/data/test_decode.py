@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -422,6 +423,30 @@ def test_d10_a_progressive_jpeg_of_endless_scans_is_refused() -> None:
     bomb = data[:start] + data[start:-2] * 200 + data[-2:]
     with pytest.raises(BadImage, match="scans"):
         decode.decode(bomb, exif=False)
+
+
+def test_d10_scans_are_not_hidden_from_the_count() -> None:
+    """Behind a stuffed zero decoders search for the next marker; who took it for a segment would see another header."""
+    progressive = saved(Image.new("RGB", (64, 64)), "JPEG", progressive=True)
+    sequential = saved(noise(64, 64), "JPEG")
+    start = progressive.rindex(b"\xff\xda")
+    hidden = progressive[2:start] + progressive[start:-2] * 200
+    for length in (len(hidden) + 2, 2):
+        bomb = b"\xff\xd8\xff\0" + struct.pack(">H", length) + hidden + sequential[2:]
+        with pytest.raises(BadImage, match="scans"):
+            decode.decode(bomb, exif=False)
+    harmless = sequential[:2] + b"\xff\0\x12\x34" + sequential[2:]
+    assert decode.header(harmless) == (64, 64, "JPEG")
+    np.testing.assert_array_equal(decode.decode(harmless, exif=False), by_pillow(sequential))
+
+
+def test_d10_a_sequential_jpeg_of_endless_scans_costs_one() -> None:
+    data = saved(noise(64, 64), "JPEG")
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    began = time.process_time()
+    with contextlib.suppress(BadImage):  # decoders differ in what they say of what follows the image
+        decode.decode(data[:-2] + scan * 2000 + data[-2:], exif=False)
+    assert time.process_time() - began < 0.5
 
 
 def test_d10_metadata_bombs_never_reach_a_decoder() -> None:

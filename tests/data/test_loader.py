@@ -203,6 +203,9 @@ def test_a_source_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         next(ordered_batches(resident.build(index, other, 0), index, VIEW, None, 5, HERE))
     with pytest.raises(ValueError, match="same index"):
         next(ordered_batches(Streaming(index.select(np.arange(5)), False), index, VIEW, None, 5, HERE))
+    with pytest.raises(UserError, match=r"augment\.resampler torch"):
+        fast = replace(RANDOM, resampler="torch")
+        train_batches(resident.build(index, Prepare(False, 0), 0), index, fast, ORDER, 0, 1, HERE, batched=True)
     with pytest.raises(UserError, match="batch-size"):
         train_batches(Streaming(index, False), index, RANDOM, Order(5, 23, 24), 0, 1, HERE)
 
@@ -251,6 +254,13 @@ def test_batches_that_are_kept_keep_their_images(workers: Workers, tmp_path: Pat
     for number, part_1HW3 in parts:
         np.testing.assert_array_equal(part_1HW3, fresh[number].permute(0, 2, 3, 1).numpy()[2:3, 4:])
     assert len({batch.images.data_ptr() for _, batch in kept}) == 10
+
+
+@pytest.mark.parametrize("workers", [HERE, TWO])
+def test_memory_does_not_grow_where_batches_are_dropped(workers: Workers, tmp_path: Path) -> None:
+    index = made(tmp_path / "photos")
+    places = [b.images.data_ptr() for b in train_batches(Streaming(index, False), index, RANDOM, ORDER, 0, 30, workers)]
+    assert len(set(places)) <= loader._AHEAD + 2  # those made ahead, and the one in the consumer's hands
 
 
 # ---------------------------------------------------------------- resamplers and windows

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 
 from striate import machine, sitting
-from striate.data import decode, synthetic
+from striate.data import decode, resident, synthetic
 from striate.data.augment.draw import Augmentation
 from striate.data.decode import BadImage
 from striate.data.index import compare
@@ -26,6 +26,7 @@ from striate.data.loader import Streaming, Workers, train_batches
 from striate.data.order import BLOCK_ROWS, Order
 from striate.data.pack import format, plan, read, shard, slices, store, write
 from striate.data.pack.format import Jpeg, Keep, Manifest, Raw
+from striate.data.resident import Prepare
 from striate.errors import DataError
 from striate.recipe import Recipe
 from striate.train.resolve import resolve
@@ -306,6 +307,29 @@ def test_d3_flipped_bits_in_images_are_found_and_named(packs: Path, tmp_path: Pa
             (damage,) = read.verify(folder)
             assert damage.path == Path(name) and damage.rows == (int(number),) and damage.keys == (index.keys[row],)
             shutil.copy(packs / kind / Path(name).name, name)
+
+
+@pytest.mark.parametrize("kind", ["keep", "jpeg"])
+def test_d3_a_file_that_changed_is_bad_in_every_mode_and_epoch(kind: str, packs: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(packs / kind, tmp_path / kind))
+    index = read.open_pack(folder)[1]["train"]
+    row = 5
+    place = int(index.store.starts_N[row]) + int(index.store.lengths_N[row]) - 30  # coded data at the lower edge
+    path = Path(index.where(row).split(", row ")[0])
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+    index = read.open_pack(folder)[1]["train"]
+    count = len(index)
+    expected = [(index.keys[row], f"{index.where(row)}: damaged, its bytes have changed since it was packed")]
+    memory = resident.build(index, Prepare(False, 0), 1)
+    for source in (Streaming(index, False), memory):
+        for workers in (Workers("threads", 0), Workers("threads", 2)):
+            batches = list(train_batches(source, index, RANDOM, Order(1, count, count), 0, 3, workers))
+            assert [list(batch.bad) for batch in batches] == [expected] * 3
+    assert any("not cached" in note for note in memory.notes)  # the pack may be mended, and is then the same set
+    path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+    assert not resident.build(index, Prepare(False, 0), 1).bad
 
 
 def test_flipped_bits_anywhere_else_are_an_error_or_are_found(pack: Path) -> None:

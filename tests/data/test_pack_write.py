@@ -312,10 +312,39 @@ def test_d25_a_changed_source_is_refused_with_the_difference(tmp_path: Path) -> 
     assert CheckpointError.exit_code == 4
 
 
+def test_a_part_of_a_set_is_packed_with_the_labels_beside_it(source: Path, tmp_path: Path) -> None:
+    write.pack(source / "val", tmp_path / "pack", JPEG)
+    whole, part = open_whole(source).indexes["val"], open_whole(tmp_path / "pack").indexes
+    assert list(part) == ["val"]
+    assert part["val"].keys == whole.keys and part["val"].labels.tolist() == whole.labels.tolist()
+
+
 def test_d17_a_part_of_a_set_is_not_packed_without_its_labels(source: Path, tmp_path: Path) -> None:
+    shutil.copytree(source / "val" / "images", tmp_path / "heap" / "images")
     with pytest.raises(DataError, match="only one class, 'images'"):
-        write.pack(source / "val", tmp_path / "pack", JPEG)
+        write.pack(tmp_path / "heap", tmp_path / "pack", JPEG)
     assert not (tmp_path / "pack").exists()
+
+
+@pytest.mark.parametrize("lost", ["shard", "all shards", "half a shard"])
+def test_a_finished_pack_that_lost_something_is_not_called_finished(source: Path, tmp_path: Path, lost: str) -> None:
+    write.pack(source, tmp_path / "pack", JPEG)
+    shards = sorted((tmp_path / "pack").glob("*.arrow"))
+    if lost == "half a shard":
+        os.truncate(shards[1], shards[1].stat().st_size // 2)
+    for path in {"shard": shards[1:2], "all shards": shards}.get(lost, []):
+        path.unlink()
+    with pytest.raises(DataError, match=r"\.arrow: .*(missing|the manifest says)"):
+        write.pack(source, tmp_path / "pack", JPEG)
+    with pytest.raises(DataError, match=r"\.arrow: .*(missing|the manifest says)"):
+        open_data(tmp_path / "pack")
+
+
+def test_a_pack_without_its_manifest_is_named_as_such(source: Path, tmp_path: Path) -> None:
+    write.pack(source, tmp_path / "pack", JPEG)
+    (tmp_path / "pack" / "manifest.json").unlink()
+    with pytest.raises(DataError, match=r"manifest\.json: not a readable manifest"):
+        open_data(tmp_path / "pack")
 
 
 def test_places_where_no_pack_can_be(source: Path, tmp_path: Path) -> None:
@@ -357,7 +386,7 @@ def most_bytes(size: int) -> Iterator[None]:
 
 def test_c1_disk_full(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "_SHARD_BYTES", 1_000_000)
-    with most_bytes(30_000), pytest.raises(ResourceError, match="no room left"):
+    with most_bytes(30_000), pytest.raises(ResourceError, match=r"no room left.*or choose another folder\.$"):
         write.pack(source, tmp_path / "pack", Keep())
     assert not list((tmp_path / "pack").glob("*.arrow")) and not (tmp_path / "pack" / format.MANIFEST).exists()
     packed = write.pack(source, tmp_path / "pack", Keep())

@@ -106,6 +106,13 @@ def test_plain_tables(tmp_path, images, labels, ids):
     assert ids_of(index) == [str(word) for word in labels.to_pylist()]
 
 
+def test_text_labels_may_say_that_there_is_none(tmp_path):
+    table(tmp_path / "train.parquet", {"image": structs(range(4)), "label": ["ape", "bee", "ape", "bee"]})
+    table(tmp_path / "test.parquet", {"image": structs(range(4)), "label": ["-1", " -1", "ape", None]})
+    splits = open_data(tmp_path)
+    assert splits.train.classes.ids == ("ape", "bee") and splits.test.labels.tolist() == [-1, -1, 0, -1]
+
+
 def test_names_that_are_numbers_sort_as_numbers_and_shared_names_are_no_ids(tmp_path):
     names = [str(n) for n in range(12)]
     table(tmp_path / "a.parquet", {"image": structs(range(12)), "label": list(range(12))}, features(names))

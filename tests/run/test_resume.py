@@ -329,3 +329,21 @@ def test_t18_another_number_of_threads_is_said_and_goes_on(sittings, monkeypatch
     records, code = sittings.sit()
     notes = [record.values["text"] for record in records if record.kind == "note"]
     assert code == 0 and notes[0] == "From here on not bit-exact: threads 64 → 1."
+
+
+def test_e7_a_run_begun_before_resamplers_could_be_chosen_goes_on_with_pillow(sittings, tmp_path):
+    def losses(records: list[Record]) -> dict[int, float]:
+        return {record.step: record.values["loss"] for record in records if record.kind == "step"}
+
+    expected = losses(sittings.train(out=tmp_path / "whole", **{"augment.resampler": "pillow"}))
+    assert expected != losses(sittings.train(out=tmp_path / "other", **{"augment.resampler": "torch"}))
+    found = losses(sittings.train(until=3, **{"augment.resampler": "pillow"}))
+
+    def without(value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        return {name: without(each) for name, each in value.items() if name not in {"resampler", "augment.resampler"}}
+
+    path = sittings.run.path / "recipe.json"
+    path.write_text(json.dumps(without(json.loads(path.read_text()))))
+    assert found | losses(sittings.train()) == expected

@@ -267,8 +267,8 @@ def _jpeg(data: bytes) -> _Jpeg:
         at += 1
         if marker in (0xDA, 0xD9):  # the scan begins, or the image ends
             break
-        if marker == 0x01 or 0xD0 <= marker <= 0xD8:
-            continue  # markers without a length
+        if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:
+            continue  # without a length; 0 is no marker, and what follows it is searched by decoders
         (length,) = struct.unpack_from(">H", data, at)
         if marker in _FRAME_MARKERS and frame is None:
             bits, height, width, components = struct.unpack_from(">BHHB", data, at + 2)

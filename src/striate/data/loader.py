@@ -357,7 +357,7 @@ def _batches(
             indices_B = rows.rows_b
             firsts = range(0, len(indices_B), chunk)
             # Images of processes arrive in the slab and are copied at the end.
-            images = memory.take(filler.shape(indices_B[:0] if in_processes else indices_B))
+            images = torch.empty(0, dtype=torch.uint8) if in_processes else memory.take(filler.shape(indices_B))
             is_open.append(_Open(indices_B, images, len(firsts), [], []))
             rooms[number] = images.numpy()
             for first in firsts:
@@ -403,10 +403,9 @@ def _batches(
                 if in_slab is not None:
                     current.images_BHW3 = memory.take(filler.shape(current.indices_B))
                     np.copyto(current.images_BHW3.numpy(), in_slab.slot_BSS3(number)[: len(current.indices_B)])
-                is_open.popleft()
-                del rooms[number]
+                del rooms[number], current  # from here on the batch is the consumer's alone
                 first, number = 0, number + 1
-                yield _closed(current, index, filler)
+                yield _closed(is_open.popleft(), index, filler)
 
 
 def _slab(size_bytes: int) -> Slab:
@@ -461,7 +460,8 @@ def train_batches(
     batched: with photos as stored and a plan, of which `batched.apply` makes the same images. on_device: every photo of the
     source, as `Resident.on` gives them; then a batch brings its plan only. pin_memory: for a GPU, see `_Rooms`.
     Raises ResourceError when a worker dies, or when no image is finished for timeout_s; DataError naming the file for
-    an exception that nobody expected; UserError when there are fewer images than the order's batch_size.
+    an exception that nobody expected; UserError when there are fewer images than the order's batch_size, or where batched
+    has no images in memory or another resampler than Pillow's.
     """
     steps_per_epoch(order.count, order.batch_size)  # raises now rather than at the first batch
     _check_rows(source, index)
@@ -471,6 +471,7 @@ def train_batches(
     if batched:
         if not isinstance(source, Resident):
             raise UserError("--augment.execution batched: needs the images in memory; add --data.resident yes, or leave it out.")
+        resample.chosen(augmentation.resampler, augmentation.interpolation, batched=True)
         filler = _Planning(source, augmentation, order.seed, on_device)
     return _batches(filler, index, plans, order.part_size, workers, timeout_s, pin_memory)
 

@@ -113,7 +113,10 @@ def check(resampler: Resampler, interpolation: Interpolation) -> None:
 
 @contextlib.contextmanager
 def one_thread(resampler: Resampler) -> Iterator[None]:
-    """Keeps OpenCV from starting threads of its own beside those that call it; afterwards it may again."""
+    """Keeps OpenCV from starting threads of its own beside those that call it; afterwards it may again.
+
+    OpenCV has one number for all; blocks that overlap without nesting leave it at one thread.
+    """
     if resampler != "opencv":
         yield
         return

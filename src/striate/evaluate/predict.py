@@ -88,7 +88,7 @@ def logits(
     # The block is as short as possible, because a loader that makes tensors may run in this very thread.
     try:
         with torch.no_grad(), machine.autocast(device, precision):
-            bytes_BCHW = images.to(device, non_blocking=True).contiguous(memory_format=layout)
+            bytes_BCHW = machine.copied(images, device).contiguous(memory_format=layout)
             return main_logits(model(view.normalise(bytes_BCHW, torch.float32))).float()
     except torch.OutOfMemoryError as error:
         raise ResourceError(

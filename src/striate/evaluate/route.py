@@ -25,6 +25,7 @@ from striate.evaluate.predict import predict, scoring_batch_size
 from striate.files import sha256_bytes, to_json
 from striate.models.compiled import for_inference
 from striate.predictions import Predictions
+from striate.view import View
 
 Watch = Callable[[int, int], None] | None
 
@@ -106,6 +107,10 @@ def ask(
     compiled: each network as `models.compiled` makes it; ResourceError where that cannot be.
     """
 
+    def read(source: Source, view: View, rows: NDArray[np.int64] | None) -> Generator[Batch]:
+        size, on_gpu = scoring_batch_size(view), device.type == "cuda"
+        return ordered_batches(source, index, view, rows, size, workers, pin_memory=on_gpu)
+
     def say(network: Network, batches: Generator[Batch]) -> tuple[Predictions, list[tuple[str, str]]]:
         assert network.classes is not None
         model = network.model.to(device).to(memory_format=torch.channels_last)
@@ -128,14 +133,13 @@ def ask(
                 yield batch
 
     colour, grey = route.colour, route.grey
-    batches = ordered_batches(source, index, colour.view, None, scoring_batch_size(colour.view), workers)
-    found, bad = say(colour, watched(batches))
+    found, bad = say(colour, watched(read(source, colour.view, None)))
     is_grey_N = np.concatenate(greys)
     if grey is None:
         return Answers(found, bad, is_grey_N)
     chosen = np.concatenate(rows)[is_grey_N]
     again = Streaming(index, grey.view.exif, 0)
-    said, more_bad = say(grey, ordered_batches(again, index, grey.view, chosen, scoring_batch_size(grey.view), workers))
+    said, more_bad = say(grey, read(again, grey.view, chosen))
     lost = {key for key, _ in more_bad}  # could be read a moment ago, or fits the other view only
     is_kept_N = np.array([key not in lost for key in found.keys], np.bool_)
     scores_NK = _log_probabilities(found.scores)

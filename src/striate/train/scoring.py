@@ -138,7 +138,8 @@ def _scored_rows(
     ranks, o = training.ranks, training.recipe.optim
     first, last = bounds(len(images.index), ranks.world)[ranks.rank]
     size = scoring_batch_size(training.view)
-    batches = ordered_batches(images.source, images.index, training.view, np.arange(first, last), size, training.workers)
+    chosen, on_gpu = np.arange(first, last), training.device.type == "cuda"
+    batches = ordered_batches(images.source, images.index, training.view, chosen, size, training.workers, pin_memory=on_gpu)
     rows: list[NDArray[np.int64]] = []
 
     def until_stopped() -> Iterator[Batch]:

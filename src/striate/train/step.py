@@ -15,7 +15,7 @@ from striate.data.augment.draw import Augmentation
 from striate.data.batched import apply as batched
 from striate.data.loader import Batch
 from striate.data.order import bounds
-from striate.machine import autocast, reseed_torch
+from striate.machine import autocast, copied, reseed_torch
 from striate.ranks import Ranks
 from striate.taps import Tap, taps
 from striate.train import filters, optim
@@ -237,8 +237,8 @@ class Step:
         if self._augmentation is not None:
             images = batched.apply(batch, self._augmentation, self._device)
         else:
-            images = batch.images.to(self._device, non_blocking=True)
-        labels = batch.labels.to(self._device, non_blocking=True)
+            images = copied(batch.images, self._device)
+        labels = copied(batch.labels, self._device)
         pixels = self._view.normalise(images, torch.float32)
         partners = own_share = None
         m = self._mixing

@@ -338,7 +338,8 @@ def _scoring_speed(training: Training) -> float:
     size = scoring_batch_size(training.view)
 
     def score(rows: np.ndarray) -> float:
-        batches = ordered_batches(images.source, images.index, training.view, rows, size, training.workers)
+        on_gpu = training.device.type == "cuda"
+        batches = ordered_batches(images.source, images.index, training.view, rows, size, training.workers, pin_memory=on_gpu)
         began, count = time.perf_counter(), 0
 
         def for_a_while() -> Iterator[Batch]:

@@ -78,7 +78,8 @@ def audit(
     refuse_place(source, out)
     found, defects = labels.read(data)
     if source.is_dir() and detect.is_pack(source):
-        defects += checksums.of_pack(source)
+        total = sum(map(len, found.indexes.values()))
+        defects += checksums.of_pack(source, None if progress is None else lambda done, size_bytes: progress(0, total))
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -100,7 +101,7 @@ def audit(
         images_per_s=looked_at / gathered.seconds if looked_at else 0.0,
     )
     if manifest:
-        checksums.write(source, gathered.facts, out / SUMS, workers)
+        checksums.write(source, gathered.facts, out / SUMS, workers, progress)
     files.write_whole(out / "defects.csv", _defects_csv(result))
     _write_images(out / "images.parquet", result.facts)
     files.write_json(out / "audit.json", to_json(result))

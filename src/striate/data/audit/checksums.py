@@ -42,10 +42,11 @@ class Difference:
     what: Literal["changed", "missing", "unreadable", "extra"]
 
 
-def write(data: Path, facts: Mapping[str, Facts], path: Path, workers: int) -> int:
+def write(data: Path, facts: Mapping[str, Facts], path: Path, workers: int, progress: Progress | None = None) -> int:
     """Writes the checksums of a data set's files to `path`, in the format of sha256sum. Returns how many there are.
 
-    Images that are a file each have their hash in the facts; other files are hashed here, by `workers` threads.
+    Images that are a file each have their hash in the facts; other files are hashed here, by `workers` threads, and
+    progress(done, total), which may raise to stop, is told after each of them how many are in the list by then.
     Files that cannot be read are left out: the audit has named them. Raises ResourceError when there is no room.
     """
     root = os.fsencode(data if data.is_dir() else data.parent)
@@ -65,6 +66,8 @@ def write(data: Path, facts: Mapping[str, Facts], path: Path, workers: int) -> i
         if isinstance(found, bytes):
             lines += _line(name, found)
             count += 1
+        if progress is not None:
+            progress(count, count)
     files.write_whole(path, bytes(lines))
     return count
 
@@ -93,9 +96,14 @@ def verify(path: Path, data: Path, workers: int, progress: Progress | None = Non
     differences += [
         Difference(os.fsdecode(name), "extra")
         for name in _names(data)
-        if name not in wanted and os.path.realpath(os.path.join(root, name)) != itself
+        if name not in wanted and _has_content(place := os.path.join(root, name)) and os.path.realpath(place) != itself
     ]
     return sorted(differences, key=lambda difference: difference.name)
+
+
+def _has_content(path: bytes) -> bool:
+    """Whether `write` would have listed it: no pipe, no dangling link, nothing that must not be read."""
+    return os.path.isfile(path) and os.access(path, os.R_OK)
 
 
 def _names(data: Path) -> Iterator[bytes]:
@@ -116,9 +124,12 @@ def _names(data: Path) -> Iterator[bytes]:
                 yield name if start == b"." else os.path.join(start, name)
 
 
-def of_pack(folder: Path) -> list[Defect]:
-    """What in a pack is not as its manifest says: every shard by its SHA-256, and in a damaged one every image by its own."""
-    damages = read.verify(folder)
+def of_pack(folder: Path, progress: Progress | None = None) -> list[Defect]:
+    """What in a pack is not as its manifest says: every shard by its SHA-256, and in a damaged one every image by its own.
+
+    progress(done, total) counts bytes and may raise to stop.
+    """
+    damages = read.verify(folder, progress)
     if not damages:
         return []
     details = tuple(f"{damage.path.name}: {damage.text}{_named(damage.keys)}" for damage in damages)

@@ -49,12 +49,14 @@ def near(facts: Mapping[str, Facts], workers: int, progress: Callable[[int, int]
     images are read once more by `workers` threads (0: here and now), and the pixels decide (`likeness.are_copies`). Plain
     pictures have no likeness and are not searched; where many images share one likeness, four of them stand for all against
     other likenesses. A crowded set is searched within a smaller radius, and a defect says so.
-    progress(done, total) counts the images read again, and may raise to stop.
+    progress(done, total) counts the images read again, is called between comparisons as well (with all images), and may raise
+    to stop.
     """
     images = _Images.of(facts)
     _, alone_C = np.unique(images.content_N, return_index=True)  # one image stands for all with the same bytes
     alone_C = alone_C[images.likeness_N[alone_C] != likeness.PLAIN]
-    pairs_M2, radius = _candidates(images.likeness_N[alone_C])
+    count = len(images.row_N)
+    pairs_M2, radius = _candidates(images.likeness_N[alone_C], None if progress is None else lambda: progress(count, count))
     pairs_M2 = alone_C[pairs_M2]
     seen_L = np.unique(pairs_M2)
     small_L = _looked_at(images, facts, seen_L, workers, progress)
@@ -167,7 +169,7 @@ def _defects(groups: list[Group], facts: Mapping[str, Facts], is_near: bool) -> 
                 kind=f"{near}duplicates across splits",
                 severity="warning" if is_near else "error",
                 split=second,
-                text=f"{count:,} {_images(count)} of {second} {how} {_images(count)} of {first}: leakage.",
+                text=f"{count:,} of {len(facts[second]):,} images of {second} {how} images of {first}: leakage.",
                 remedy=f"Remove them from {first}, or from {second}: a network is scored on pictures it was trained on.",
                 groups=tuple(shared),
             )
@@ -192,7 +194,7 @@ def _defects(groups: list[Group], facts: Mapping[str, Facts], is_near: bool) -> 
                 kind=f"{near}duplicates within a class",
                 severity="note" if is_near else "warning",
                 split=split,
-                text=f"{extra:,} {_images(extra)} of {split} {how} others of their class.",
+                text=f"{extra:,} of {len(facts[split]):,} images of {split} {how} others of their class.",
                 remedy="Keep one of each, or leave them: such a picture only counts more than others.",
                 groups=tuple(alike),
             )
@@ -211,10 +213,6 @@ def _least_wrong(labels: list[str]) -> int:
     return len(labels) - max(map(labels.count, labels))
 
 
-def _images(count: int) -> str:
-    return "image" if count == 1 else "images"
-
-
 def _pictures(count: int) -> str:
     return "picture stands" if count == 1 else "pictures stand"
 
@@ -222,13 +220,13 @@ def _pictures(count: int) -> str:
 # ---------------------------------------------------------------- candidates
 
 
-def _candidates(likeness_C: NDArray[np.uint64]) -> tuple[NDArray[np.int64], int]:
+def _candidates(likeness_C: NDArray[np.uint64], ask: Callable[[], None] | None) -> tuple[NDArray[np.int64], int]:
     """Pairs of images whose likenesses are near or equal, and the radius they were searched within: [M, 2] int64."""
     codes_U, inverse_C = np.unique(likeness_C, return_inverse=True)
     order_C = np.argsort(inverse_C, kind="stable")
     counts_U = np.bincount(inverse_C, minlength=len(codes_U))
     starts_U = np.cumsum(counts_U) - counts_U
-    pairs_P2, radius = pairs_within(codes_U)
+    pairs_P2, radius = pairs_within(codes_U, ask=ask)
     found = [np.zeros((0, 2), dtype=np.int64)]
     for a, b in itertools.product(range(_STANDING), repeat=2):
         is_there_P = (counts_U[pairs_P2[:, 0]] > a) & (counts_U[pairs_P2[:, 1]] > b)
@@ -244,12 +242,13 @@ def pairs_within(
     radius: int = likeness.RADIUS,
     most_comparisons: int = _MOST_COMPARISONS,
     most_pairs: int = _MOST_PAIRS,
+    ask: Callable[[], None] | None = None,
 ) -> tuple[NDArray[np.int64], int]:
     """All pairs of different 64-bit codes that differ in at most `radius` bits.
 
     codes_U: [U] uint64, each once. Returns places in it, [P, 2] int64 with the smaller first, each pair once, and the radius
     that was kept. That is `radius`, unless it would take more comparisons (known before the first) or give more pairs than
-    allowed: then the largest that does not. Within it nothing is missed.
+    allowed: then the largest that does not. Within it nothing is missed. ask: called after each million comparisons; may raise.
     Multi-index hashing: of two codes that differ in at most 4 q + a bits, one of the first a + 1 chunks of 16 bits differs in at
     most q, or one of the others in at most q - 1; so each chunk is a table, and only near entries of it are compared.
     Source: Norouzi, Punjani and Fleet 2012 (Fast search in Hamming space with multi-index hashing), section 3.
@@ -263,6 +262,8 @@ def pairs_within(
     total = 0
     for chunk, table in enumerate(tables):
         for near_M2 in table.near(chunk_radii[chunk], radius):
+            if ask is not None:
+                ask()
             differ_M = codes_U[near_M2[:, 0]] ^ codes_U[near_M2[:, 1]]
             is_new_M = np.bitwise_count(differ_M) <= radius  # which may have become smaller
             for earlier in range(chunk):  # what an earlier table gave is not given again

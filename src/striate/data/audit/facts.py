@@ -394,13 +394,14 @@ class _Journal:
             return
         parts = [part for _, part in self._waiting]
         sides_M2 = np.concatenate([part.sides_M2 for part in parts])
+        words = {odd: list(odd) for part in parts for odd in set(part.odd)}
         columns = {
             "identity": _binary(np.concatenate([identity_M for identity_M, _ in self._waiting]), 16),
             "reason": [reason for part in parts for reason in part.reason],
             "format": [format_ for part in parts for format_ in part.format],
             "width": sides_M2[:, 0],
             "height": sides_M2[:, 1],
-            "odd": [list(odd) for part in parts for odd in part.odd],
+            "odd": [words[odd] for part in parts for odd in part.odd],
             "sha256": _binary(np.concatenate([part.sha256_M32 for part in parts]), 32),
             "likeness": np.concatenate([part.likeness_M for part in parts]),
         }

@@ -53,7 +53,7 @@ def read(data: str | Path) -> tuple[Found, list[Defect]]:
         if _is_list(path):
             defects += _unlisted(path, found)
         elif path.is_dir():
-            defects += _box_rows(path)
+            defects += _box_rows(path, found)
             defects += _other_orders(path)
     return found, defects
 
@@ -73,7 +73,8 @@ def _things(kind: str, severity: Severity, split: str, things: Sequence[str], wo
     if not things:
         return []
     where = f" of {split}" if split else ""
-    text = f"{len(things):,} {words}{where}: {', '.join(things[:3])}{', …' if len(things) > 3 else ''}."
+    named = ", ".join(thing.rstrip(".") for thing in things[:3])
+    text = f"{len(things):,} {words}{where}: {named}{', …' if len(things) > 3 else ''}."
     return [Defect(kind, severity, split, text, remedy, details=tuple(things))]
 
 
@@ -239,21 +240,25 @@ def _folders(path: Path, defects: list[Defect]) -> Found:
     """Every image below a folder, with the label that its class folder or a table beside it gives."""
     place = ilsvrc.find(path)
     root = path if place is None else place.images
-    top = look(root, Tally(), ancestors=(identity(root),))
+    tally = Tally()
+    top = look(root, tally, ancestors=(identity(root),))
     claims = {split: [name for name in top.folders if name.lower() in words] for split, words in folder.SPLIT_FOLDERS.items()}
     found: dict[SplitName, _Split] = {}
     for split, names in claims.items():
         if names:
-            found[split] = _split(root, names[0] + b"/", _labels(path, place, split, defects), split, defects)
+            found[split] = _split(root, names[0] + b"/", _labels(path, place, split, defects), split, tally, defects)
     if not found:
-        found["train"] = _split(root, b"", {}, "train", defects)
+        found["train"] = _split(root, b"", {}, "train", tally, defects)
     ids = ordered(
         (label for part in found.values() for label in (*part.class_folders, *(label for label, _ in part.images)) if label),
         "text",
     )
     classes = Classes(ids, ids)
     table = root / folder.BOXES
-    boxes_of = _boxes_csv(table, defects) if table.is_file() else {}
+    boxes_of: dict[bytes, list[list[float]]] = {}
+    if table.is_file():
+        boxes_of = _boxes_csv(table, defects)
+        tally.take_back(os.fsencode(folder.BOXES))
     indexes = {}
     for split, part in found.items():
         gathering, pairs = Gathering(), list[tuple[int, list[float]]]()
@@ -264,7 +269,7 @@ def _folders(path: Path, defects: list[Defect]) -> Found:
             indexes[split] = gathering.index(root, split, folder.NAME, classes, boxes=_gathered(len(gathering), pairs))
         if part.class_folders and split != "test":
             defects += _class_set(split, part, ids)
-    return Found(indexes, folder.NAME)
+    return Found(indexes, folder.NAME, tally.notes())
 
 
 def _stem(key: bytes) -> bytes:
@@ -285,12 +290,12 @@ def _class_set(split: str, part: _Split, ids: tuple[str, ...]) -> list[Defect]:
     )
 
 
-def _split(root: Path, prefix: bytes, labels: dict[bytes, str], split: SplitName, defects: list[Defect]) -> _Split:
+def _split(root: Path, prefix: bytes, labels: dict[bytes, str], split: SplitName, tally: Tally, defects: list[Defect]) -> _Split:
     """A split's images. labels: of a flat folder, by file name without its extension."""
     start = os.fsencode(root) + b"/" + prefix
-    top = look(start, Tally(), ancestors=(identity(root), identity(start)))
+    top = look(start, Tally(), ancestors=(identity(root), identity(start)))  # what it leaves out, `below` counts
     if (top.images and not top.folders) or top.folders == [b"images"]:
-        images = below(start.rstrip(b"/"), prefix, Tally())
+        images = below(start.rstrip(b"/"), prefix, tally)
         names = [_stem(key) for key, _, _ in images]
         if labels:
             unlabelled = [shown(key, quoted=False) for (key, _, _), name in zip(images, names, strict=True) if name not in labels]
@@ -303,7 +308,7 @@ def _split(root: Path, prefix: bytes, labels: dict[bytes, str], split: SplitName
     found = []
     for name in top.folders:
         where = prefix + name + b"/"
-        found += [(os.fsdecode(name), image) for image in below(os.fsencode(root) + b"/" + where.rstrip(b"/"), where, Tally())]
+        found += [(os.fsdecode(name), image) for image in below(os.fsencode(root) + b"/" + where.rstrip(b"/"), where, tally)]
     return _Split(found, {os.fsdecode(name) for name in top.folders})
 
 
@@ -363,9 +368,10 @@ def _tabbed(path: Path) -> Iterator[tuple[int, list[str]]]:
                 yield number, line.rstrip("\r\n").split("\t")
 
 
-def _box_rows(path: Path) -> list[Defect]:
-    """Rows of box files that have no area or no image, which the readers of Tiny ImageNet and ILSVRC leave out and count."""
+def _box_rows(path: Path, found: Found) -> list[Defect]:
+    """Rows of box files that have no area or no image, which readers leave out."""
     place = ilsvrc.find(path)
+    table = path / folder.BOXES
     flat: list[str] = []
     absent: list[str] = []
     if place is not None:
@@ -389,6 +395,9 @@ def _box_rows(path: Path) -> list[Defect]:
                         absent.append(f"{table.name} row {number}: {shown(fields[0], quoted=False)}")
                     if len(fields) >= edges.stop and not _has_area(fields[edges]):
                         flat.append(f"{table.name} row {number}: {shown(fields[0], quoted=False)} {' '.join(fields[edges])}")
+    elif found.layout == folder.NAME and table.is_file():
+        keys = {key for index in found.indexes.values() for key in index.keys.raws()}
+        absent = [shown(key, quoted=False) for key in _boxes_csv(table, []) if key not in keys]
     return [
         *_things("inverted box", "error", "", flat, "boxes have no area and are left out", "Mend or remove these rows."),
         *_things("label without file", "warning", "", absent, "rows of box files name images that are not there", _JOIN),

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from striate.data.index import UNLABELLED, Boxes, Index, Keys
 from striate.data.layouts.splits import SplitName
 from striate.data.pack.format import SPLITS, Manifest, Raw, Shard
-from striate.data.pack.store import PackStore
+from striate.data.pack.store import PackStore, marks
 from striate.errors import DataError
 
 _PIECE_BYTES: Final = 8 * 1024**2  # bytes hashed at a time
@@ -35,7 +35,7 @@ def open_pack(folder: Path, wanted: Collection[SplitName] = SPLITS) -> tuple[Man
     Keys, labels, classes and boxes are those of the source (boxes in pixels of the stored image). In place of a time of change
     each image has a negative number from its SHA-256, which tells `index.compare` the same and survives copying.
     Raises DataError naming the file for whatever is missing, cut, or not as the manifest says. Bits that flipped within an
-    image are found by `verify` only.
+    image are found when it is read, where it is a file, and by `verify`.
     """
     manifest = Manifest.read(folder)
     return manifest, {split: read_split(folder, manifest, split) for split in SPLITS if split in wanted and manifest.of(split)}
@@ -53,6 +53,7 @@ def read_split(folder: Path, manifest: Manifest, split: SplitName) -> Index:
     side_px = manifest.how.size_px if isinstance(manifest.how, Raw) else 0
     has_restarts = bool(batches) and batches[0].restarts_n is not None
     lengths_N = _joined([batch.lengths_n for batch in batches], np.int32)
+    marks_N = _joined([batch.marks_n for batch in batches], np.int64)
     store = PackStore(
         paths=tuple(folder / shard.name for shard in shards),
         firsts_S1=firsts_S1,
@@ -62,6 +63,7 @@ def read_split(folder: Path, manifest: Manifest, split: SplitName) -> Index:
         restart_lengths_N=_joined([batch.restart_lengths_n for batch in batches], np.int32) if has_restarts else None,
         sides_N2=_joined([batch.sides_n2 for batch in batches], np.int32).reshape(-1, 2),
         orientations_N=_joined([batch.orientations_n for batch in batches], np.int8),
+        marks_N=marks_N,
         side_px=side_px,
     )
     count = int(firsts_S1[-1])
@@ -81,7 +83,7 @@ def read_split(folder: Path, manifest: Manifest, split: SplitName) -> Index:
         classes=manifest.classes,
         boxes=boxes,
         sizes_bytes=lengths_N.astype(np.int64),
-        mtimes_ns=_joined([batch.times_n for batch in batches], np.int64),
+        mtimes_ns=marks_N,
         notes=_notes(manifest, split),
         store=store,
         places=np.arange(count, dtype=np.int64),
@@ -108,7 +110,7 @@ class _Batch:
     sides_n2: NDArray[np.int32]
     orientations_n: NDArray[np.int8]
     labels_n: NDArray[np.int32]
-    times_n: NDArray[np.int64]
+    marks_n: NDArray[np.int64]
     key_blob: NDArray[np.uint8]
     key_offsets: NDArray[np.int64]
     has_boxes: bool
@@ -171,7 +173,6 @@ def _looked_up(batch: pa.RecordBatch, whole: pa.Buffer, manifest: Manifest) -> _
     hash_offsets, hashes = _binary(batch.column("sha256"))
     if (np.diff(hash_offsets) != 32).any():
         raise ValueError("a SHA-256 that has not 32 bytes")
-    times_n = -1 - (hashes.reshape(count, 32)[:, :8].copy().view("<i8")[:, 0] & 0x3FFFFFFFFFFFFFFF)
     has_boxes, box_counts_n, xyxy_m4 = False, np.zeros(count, dtype=np.int64), np.zeros((0, 4), dtype=np.float32)
     if "boxes" in batch.schema.names:
         lists = batch.column("boxes")
@@ -188,7 +189,7 @@ def _looked_up(batch: pa.RecordBatch, whole: pa.Buffer, manifest: Manifest) -> _
         sides_n2=np.stack([np.asarray(batch.column(name)) for name in ("width", "height")], axis=1),
         orientations_n=np.array(batch.column("orientation")),
         labels_n=labels_n.astype(np.int32),
-        times_n=times_n,
+        marks_n=marks(hashes.reshape(count, 32)),
         key_blob=key_blob,
         key_offsets=key_offsets,
         has_boxes=has_boxes,

@@ -2,11 +2,15 @@
 
 Images are read by `os.pread`, so that memory stays flat for a pack larger than it, and a file that shrinks meanwhile is an error
 and not a crash. Where they stand was found out when the pack was opened, by `read`.
+
+The first reading of an image file compares its SHA-256: a window of a damaged one may look sound, and an image must be bad for
+every crop of it and for every way of reading, or for none. Pixels cannot be bad; their damage is `read.verify`'s affair.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import threading
 import weakref
@@ -22,6 +26,7 @@ from striate.data.decode import BadImage, Pixels
 from striate.data.index import Index
 from striate.data.pack import slices
 
+_MARK_BITS: Final = 0x3FFFFFFFFFFFFFFF
 _MOST_ASKED: Final = 1024  # blocks that are remembered as asked for: four windows of `order`
 
 
@@ -33,6 +38,7 @@ class PackStore:
     starts_N, lengths_N: [N] int64 and int32, where the bytes of each row stand in its shard.
     restarts_N, restart_lengths_N: the same of `restarts`, None where the pack has no such column.
     sides_N2: [N, 2] int32, width and height as stored. orientations_N: [N] int8, EXIF, still to be applied.
+    marks_N: [N] int64, `marks` of the SHA-256 of each row's bytes.
     side_px: S where pixels are stored, else 0.
     block_rows: 0; or how many neighbours the system is asked to read as soon as one of them is read, for `order.block_order`.
     """
@@ -45,13 +51,16 @@ class PackStore:
     restart_lengths_N: NDArray[np.int32] | None
     sides_N2: NDArray[np.int32]
     orientations_N: NDArray[np.int8]
+    marks_N: NDArray[np.int64]
     side_px: int
     block_rows: int = 0
+    _is_known_N: NDArray[np.bool_] = field(init=False, repr=False)  # which files have been compared and are whole
     _asked: deque[int] = field(init=False, repr=False, default_factory=lambda: deque(maxlen=_MOST_ASKED))
     _handles: dict[int, int] = field(init=False, repr=False, default_factory=dict)
     _opening: threading.Lock = field(init=False, repr=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
+        self._is_known_N = np.zeros(len(self.marks_N), dtype=np.bool_)
         weakref.finalize(self, _close, self._handles)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -62,13 +71,12 @@ class PackStore:
 
     def read(self, place: int) -> bytes | Pixels:
         """The bytes of image `place`, or its pixels, uint8 [S, S, 3]. Raises BadImage."""
-        start, length = int(self.starts_N[place]), int(self.lengths_N[place])
         if self.block_rows and hasattr(os, "posix_fadvise"):
             self._ask_ahead(place)
         if not self.side_px:
-            return self._bytes(place, start, length)
+            return self._file(place)
         image_SS3 = np.empty((self.side_px, self.side_px, 3), dtype=np.uint8)
-        self._fill(place, start, image_SS3.data.cast("B"))
+        self._fill(place, int(self.starts_N[place]), image_SS3.data.cast("B"))
         return image_SS3
 
     def sides(self, place: int, exif: bool) -> tuple[int, int] | None:
@@ -83,13 +91,10 @@ class PackStore:
 
     def window(self, place: int, left: int, top: int, width: int, height: int) -> Pixels:
         """A part of image `place`: uint8 [height, width, 3], reading and decoding little beside it. Raises BadImage."""
-        start = int(self.starts_N[place])
         if not self.side_px:
-            return slices.pixels(
-                self._bytes(place, start, int(self.lengths_N[place])), self.restarts(place), left, top, width, height
-            )
+            return slices.pixels(self._file(place), self.restarts(place), left, top, width, height)
         rows_hS3 = np.empty((height, self.side_px, 3), dtype=np.uint8)
-        self._fill(place, start + top * self.side_px * 3, rows_hS3.data.cast("B"))
+        self._fill(place, int(self.starts_N[place]) + top * self.side_px * 3, rows_hS3.data.cast("B"))
         return rows_hS3[:, left : left + width]
 
     def _ask_ahead(self, place: int) -> None:
@@ -129,6 +134,16 @@ class PackStore:
                     handle = self._handles[number] = os.open(self.paths[number], os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         return handle
 
+    def _file(self, place: int) -> bytes:
+        """The image file as it was packed."""
+        data = self._bytes(place, int(self.starts_N[place]), int(self.lengths_N[place]))
+        if not self._is_known_N[place]:
+            digest = np.frombuffer(hashlib.sha256(data).digest(), dtype=np.uint8)
+            if marks(digest[None])[0] != self.marks_N[place]:
+                raise BadImage(f"{self.where(place)}: damaged, its bytes have changed since it was packed", lasting=False)
+            self._is_known_N[place] = True
+        return data
+
     def _bytes(self, place: int, start: int, length: int) -> bytes:
         try:
             data = os.pread(self._handle(self._shard(place)), length, start)
@@ -151,6 +166,11 @@ class PackStore:
 
     def _cut(self, place: int) -> BadImage:
         return BadImage(f"{self.where(place)}: the file has become shorter since it was opened", lasting=False)
+
+
+def marks(sha256_N32: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """A number below zero from 62 bits of each SHA-256: [N, 32] uint8 to [N] int64."""
+    return np.asarray(-1 - (sha256_N32[:, :8].copy().view("<i8")[:, 0] & _MARK_BITS))
 
 
 def in_blocks(index: Index, block_rows: int) -> Index:

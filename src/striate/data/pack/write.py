@@ -124,7 +124,7 @@ def pack(
                 begun = plan.begin(folder, how, indexes, found.layout, command)
             return _finish(folder, begun, indexes, on_bad, _Threads(workers, timeout_s), progress)
     except OSError as error:
-        raise files.refuse(error, folder, "packing") from error
+        raise files.refuse(error, folder, "packing", instead="another folder") from error
 
 
 def check_place(data: Path, folder: Path) -> None:
