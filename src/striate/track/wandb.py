@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,11 @@ def opened(story: Story) -> Iterator[Write]:
 
     mode: Any = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
     older = list(story.folder.glob("wandb/offline-run-*"))
+    # The folder is named by the second: two sittings that begin within one would write into the same file.
+    while any(
+        time.strftime("%Y%m%d_%H%M%S", now) in folder.name for folder in older for now in (time.localtime(), time.gmtime())
+    ):
+        time.sleep(0.1)
     run = wandb.init(
         project=os.environ.get("WANDB_PROJECT", "striate"),
         name=os.environ.get("WANDB_NAME", story.name),
