@@ -138,6 +138,11 @@ def test_d25_another_pack_of_the_same_images_is_another_set(source: Path, packs:
     assert not compare(old, same) and (old.mtimes_ns == same.mtimes_ns).all() and (old.mtimes_ns < 0).all()
     write.pack(packs / "jpeg", tmp_path / "other", Raw(32))
     assert len(compare(old, read.open_pack(tmp_path / "other")[1]["train"]).edited) == 36
+    # Sizes and keys are equal, pixels are not: an evaluation of one must not replace that of the other.
+    write.pack(source, tmp_path / "squashed", Raw(32, "squash"))
+    squashed = read.open_pack(tmp_path / "squashed")[1]["train"]
+    assert squashed.fingerprint != old.fingerprint == same.fingerprint
+    assert squashed.stored == "pixels, 32 x 32, squashed, EXIF ignored" and not open_data(packs / "keep").train.stored
 
 
 # ---------------------------------------------------------------- several ranks, order by blocks

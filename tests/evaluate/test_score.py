@@ -226,6 +226,8 @@ def test_d24_e11_the_protocol_says_all_that_decides_a_number() -> None:
     assert "\n" not in line
     assert "raw weights" in score(said(), 80, [], replace(PROTOCOL, weights="raw"))["protocol"]
     assert "EMA weights of step-120" in score(said(), 80, [], replace(PROTOCOL, checkpoint="step-120"))["protocol"]
+    packed = replace(PROTOCOL, stored="JPEG, quality 85")
+    assert "images packed as JPEG, quality 85" in score(said(), 80, [], packed)["protocol"] and "packed" not in line
     assert "ReaL labels" in score(said(), 80, [], replace(PROTOCOL, labels="ReaL"))["protocol"]
 
 

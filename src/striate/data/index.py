@@ -162,6 +162,7 @@ class Index:
     image has no label. sizes_bytes, mtimes_ns: [N] int64; a time below zero is none, but a hash of the content, where a store
     has one. notes: what was left out or is odd, for people.
     store, places: None where each image is the file root/key; else what holds them, and each one's place there, [N] int64.
+    stored: in words how the images were changed when they were packed; empty where they are the originals.
     """
 
     root: Path
@@ -176,6 +177,7 @@ class Index:
     notes: tuple[str, ...] = ()
     store: Store | None = None
     places: np.ndarray | None = None
+    stored: str = ""
 
     def __post_init__(self) -> None:
         count = len(self.keys)
@@ -203,11 +205,11 @@ class Index:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (64 hex digits) of what is in the set: keys in order, sizes, labels and class ids.
+        """SHA-256 (64 hex digits) of what is in the set: keys in order, sizes, labels and class ids, and how it was packed.
 
         Not of times, nor of the folder: a copy, or the same set mounted elsewhere, has the same fingerprint.
         """
-        digest = hashlib.sha256(f"striate index {_FORMAT} {len(self)} {self.classes.hash}\n".encode())
+        digest = hashlib.sha256(f"striate index {_FORMAT} {len(self)} {self.classes.hash}\n{self.stored}".encode())
         for part, kind in ((self.keys.offsets, "<i8"), (self.keys.blob, "u1"), (self.labels, "<i4"), (self.sizes_bytes, "<i8")):
             digest.update(np.ascontiguousarray(part, dtype=kind).data)
         return digest.hexdigest()
@@ -254,6 +256,7 @@ class Index:
             "split": self.split,
             "layout": self.layout,
             "notes": self.notes,
+            "stored": self.stored,
             "classes": self.classes.to_json(),
         }
         table = pa.table(columns).replace_schema_metadata({"striate.index": json.dumps(about)})
@@ -295,6 +298,7 @@ class Index:
                 sizes_bytes=np.asarray(table.column("size"), dtype=np.int64),
                 mtimes_ns=np.asarray(table.column("mtime"), dtype=np.int64),
                 notes=tuple(about["notes"]),
+                stored=about.get("stored", ""),
             )
         except FileNotFoundError as error:
             raise CheckpointError(f"{path}: the index is missing.") from error

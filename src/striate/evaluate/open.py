@@ -135,6 +135,7 @@ def _evaluate(
         subset=subset,
         checkpoint=network.checkpoint,
         data_fingerprint=index.fingerprint,
+        stored=index.stored,
         routing=route.describe(answers.is_grey_N),
     )
     score.account(list(index.keys), answers.found, answers.bad)

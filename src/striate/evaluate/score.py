@@ -88,6 +88,7 @@ class Protocol:
     labels: whose labels ("original" is as the data set ships them).
     subset: a part of the network's classes is scored on purpose (all of them still compete).
     data_fingerprint: of the index that was scored, which tells two sets apart that are both called "val".
+    stored: how the images had been changed by packing, in words; empty where they are the originals.
     routing: in words, which network saw which images, where there were two; view, weights and checkpoint are then of the
     network for colour.
     """
@@ -101,6 +102,7 @@ class Protocol:
     subset: bool = False
     checkpoint: str = ""
     data_fingerprint: str = ""
+    stored: str = ""
     routing: str = ""
 
 
@@ -183,6 +185,7 @@ def protocol_line(protocol: Protocol, used: int, expected: int, bad: int, classe
         f"{protocol.split} split, {counted}",
         f"{which} ({classes.hash[:6]})",
         f"{protocol.labels} labels",
+        *([f"images packed as {protocol.stored}"] if protocol.stored else []),
         _VIEWS.get(protocol.views, protocol.views),
         protocol.view.describe(),
         f"{protocol.weights} weights" + (f" of {protocol.checkpoint}" if protocol.checkpoint else ""),

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from striate.data.index import UNLABELLED, Boxes, Index, Keys
 from striate.data.layouts.splits import SplitName
-from striate.data.pack.format import SPLITS, Manifest, Raw, Shard
+from striate.data.pack.format import SPLITS, Keep, Manifest, Raw, Shard
 from striate.data.pack.store import PackStore, marks
 from striate.errors import DataError
 
@@ -87,6 +87,7 @@ def read_split(folder: Path, manifest: Manifest, split: SplitName) -> Index:
         notes=_notes(manifest, split),
         store=store,
         places=np.arange(count, dtype=np.int64),
+        stored="" if isinstance(manifest.how, Keep) else manifest.how.describe(),
     )
 
 
