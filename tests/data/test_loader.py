@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -211,6 +212,16 @@ def test_a_source_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- memory
+
+
+@pytest.mark.parametrize(("size_px", "threads"), [(16, 1), (97, 3)])
+def test_small_views_of_images_in_memory_take_one_thread(size_px: int, threads: int, tmp_path: Path) -> None:
+    index = made(tmp_path / "photos")
+    stored = resident.build(index, Prepare(False, 0), 1, None, None)
+    augmentation = replace(RANDOM, size_px=size_px)
+    with contextlib.closing(train_batches(stored, index, augmentation, ORDER, 0, None, Workers("threads", 3))) as some:
+        next(some)
+        assert len(hands()) == threads
 
 
 def test_memory_is_taken_again_when_nobody_sees_it() -> None:

@@ -45,6 +45,10 @@ _AHEAD: Final = 2  # whole batches made before they are asked for
 _CHUNKS: Final = 4  # jobs of a batch for each worker: few enough to cost nothing, many enough to end together
 _CHUNK_LEAST: Final = 4  # images of a job
 _MOST_AUTO: Final = 16
+# Views of images in memory that are so small take little time outside the interpreter, so threads only wait for each other.
+# Tiny ImageNet (64 px), 2 cores of a Xeon (Sapphire Rapids), one thread against two: crop and mirror 41,900 images/s against
+# 26,800, with brightness, contrast and saturation 7,000 against 4,200, with hue 2,600 against 2,700.
+_ONE_THREAD_PX: Final = 96
 
 
 @dataclass(frozen=True)
@@ -467,6 +471,8 @@ def train_batches(
     _check_rows(source, index)
     steps = itertools.count(first_step) if last_step is None else range(first_step, last_step)
     plans = (order.step(step) for step in steps)
+    if isinstance(source, Resident) and augmentation.size_px <= _ONE_THREAD_PX:
+        workers = Workers("threads", min(1, workers.count))
     filler: _Filler = _Training(source, augmentation, order.seed)
     if batched:
         if not isinstance(source, Resident):
