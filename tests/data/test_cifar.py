@@ -138,3 +138,10 @@ def test_a_file_that_shrinks_after_it_was_indexed_is_a_bad_image(cifar10):
         file.truncate(3073 * 5)
     with pytest.raises(BadImage, match="too early"):
         index.content(5)
+
+
+def test_a_name_of_five_thousand_digits_is_a_name(cifar10):
+    (cifar10 / "batches.meta.txt").write_text("\n".join([*NAMES[:8], "2" * 5000, "1" * 5001]) + "\n")
+    splits = open_data(cifar10)
+    assert splits.train.classes.ids[:2] == ("1" * 5001, "2" * 5000)
+    assert any("ordered as text" in note for note in splits.notes)

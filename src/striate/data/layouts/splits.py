@@ -121,13 +121,15 @@ def expect_one_label_each(where: Path, source: str, names: list[bytes], labelled
 
 def order_note(classes: Classes) -> tuple[str, ...]:
     """The warning where the text order of ids is not the order that their numbers suggest; else nothing."""
-    last_of: dict[str, tuple[str, list[int]]] = {}  # ids alike but for their numbers, in text order
+    last_of: dict[str, tuple[str, list[tuple[int, str]]]] = {}  # ids alike but for their numbers, in text order
     for later in classes.ids:
-        numbers = [int(number) for number in re.findall(r"\d+", later)]
-        earlier, smaller = last_of.get(re.sub(r"\d+", "0", later), (later, numbers))
+        # By length and then as text, without leading zeros: the order of numbers, of any length.
+        digits = [number.lstrip("0") for number in re.findall(r"[0-9]+", later)]
+        numbers = [(len(number), number) for number in digits]
+        earlier, smaller = last_of.get(re.sub(r"[0-9]+", "0", later), (later, numbers))
         if numbers < smaller:
             break
-        last_of[re.sub(r"\d+", "0", later)] = (later, numbers)
+        last_of[re.sub(r"[0-9]+", "0", later)] = (later, numbers)
     else:
         return ()
     kind = "are all numbers, and are" if all(name.isdecimal() for name in classes.ids) else "are"
