@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,17 +35,30 @@ def records(data: bytes) -> Iterator[bytes]:
             parts = b""
 
 
-def read(run) -> tuple[list[dict], dict, str]:
-    """The rows of the only offline folder, its configuration, and its id."""
+def ended(path: Path) -> list:
+    """The records of a finished sitting; W&B's own process may still write them for a while when `finish` has returned."""
+    from google.protobuf.message import DecodeError
     from wandb.proto.wandb_internal_pb2 import Record as Theirs
 
+    until = time.monotonic() + 30.0
+    while True:
+        try:
+            found = [Theirs.FromString(data) for data in records(path.read_bytes())]
+        except DecodeError:  # cut off where it is being written
+            found = []
+        if any(record.WhichOneof("record_type") == "exit" for record in found):
+            return found
+        assert time.monotonic() < until, f"{path}: no end of the run in its {len(found)} records"
+        time.sleep(0.05)
+
+
+def read(run) -> tuple[list[dict], dict, str]:
+    """The rows of the only offline folder, its configuration, and its id."""
     places = list((run.path / "track" / "wandb").glob("wandb/offline-run-*"))
     assert len(places) == 1, places
     rows: list[dict] = []
     config, name = {}, ""
-    for data in records(next(places[0].glob("*.wandb")).read_bytes()):
-        record = Theirs()
-        record.ParseFromString(data)
+    for record in ended(next(places[0].glob("*.wandb"))):
         if record.WhichOneof("record_type") == "history":
             row = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
             rows.append(row | {"_step": record.history.step.num})
