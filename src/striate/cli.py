@@ -19,6 +19,7 @@ HELP = """striate: train, evaluate and explain ImageNet-style image classifiers
   striate train DATA         train, or go on where the same command was stopped
   striate evaluate RUN       score a run (or a network with --weights): top-1, top-5, interval, per class
   striate predict RUN PHOTO… name what is in photos
+  striate doctor DATA|RUN    say why a network does not learn: before a training, or after it
   striate report RUN…        one offline HTML page about a run, or about several side by side
   striate runs               which runs there are, how far each is, and its best top-1
   striate measure NETWORK…   what networks cost and see: parameters, MACs, memory, receptive field, latency
@@ -147,6 +148,8 @@ def train(argv: list[str]) -> int:
         mirror: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
         # Show it in tensorboard, wandb or mlflow as well; repeat it for several.
         track: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME")] = ()
+        # Look for what keeps it from learning, before the first step and on the way.
+        doctor: bool = True
         # Train nothing: measure for some seconds and say what it would take, what holds it up and what to change.
         plan: tyro.conf.FlagCreatePairsOff[bool] = False
         # One JSON object on the last line of standard output.
@@ -183,6 +186,7 @@ def train(argv: list[str]) -> int:
         command=shlex.join(["striate", "train", *sys.argv[2:]]),
         mirror=given.mirror,
         track=given.track,
+        doctor=given.doctor,
     )
     if given.plan:
         forecast = sitting.plan(request)
@@ -261,6 +265,107 @@ def _typed_fields(argv: list[str]) -> list[str]:
             if plain in known:
                 typed.add(plain)
     return [name for name in known if name in typed]
+
+
+# ---------------------------------------------------------------- doctor
+
+
+def doctor(argv: list[str]) -> int:
+    """Say why a network does not learn: DATA with a model or a recipe before a training, a RUN after it, or a --log."""
+    import tyro
+
+    from striate import recipe as recipes
+    from striate.recipes import catalog
+
+    options, argv = _builder_options(argv)
+    named = _value_of(argv, "--recipe")
+    shown = catalog.find(named) if named else recipes.Recipe()
+
+    @dataclass(frozen=True)
+    class Doctor:
+        # A folder or file of images as for train, or the word builtin; or a run folder. Nothing with --log.
+        place: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA|RUN")] = ""
+        # A table of any framework instead: a CSV with epoch or step, loss, val_loss, accuracy.
+        log: Annotated[Path | None, tyro.conf.arg(metavar="FILE.csv")] = None
+        # Where to start from: a name, or a recipe.json. Recipes: see docs/recipes.md.
+        recipe: Annotated[str | None, tyro.conf.arg(metavar="NAME|FILE")] = None
+        # Most time for the examination: 30s, 2m.
+        limit: Annotated[str, tyro.conf.arg(metavar="TIME")] = "60s"
+        # Apply remedies one at a time, each in a new run NAME-fix-N, until nothing more is found; then train.
+        fix: tyro.conf.FlagCreatePairsOff[bool] = False
+        # The folder that runs of --fix are made in; that of the run by default, else runs.
+        out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+        # NAME of the runs of --fix; by default that of the run, or data, model and six digits of the recipe.
+        name: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+        # Threads that read images, or processes:N.
+        workers: str = "auto"
+        # auto, cpu, cuda, cuda:N or mps.
+        device: str = "auto"
+        # One JSON object on the last line of standard output.
+        json: tyro.conf.FlagCreatePairsOff[bool] = False
+        # The network.
+        model: recipes.ModelGroup = shown.model
+        # The images: how they are read and what the network sees of them.
+        data: recipes.DataGroup = shown.data
+        # What training does to each image.
+        augment: recipes.AugmentGroup = shown.augment
+        # What is minimised.
+        loss: recipes.LossGroup = shown.loss
+        # How it is minimised.
+        optim: recipes.OptimGroup = shown.optim
+        # How long: one of epochs, steps and time.
+        budget: recipes.BudgetGroup = shown.budget
+
+    given, changes = _parse_recipe(Doctor, argv, "doctor", doctor.__doc__ or "")
+    changes |= options
+    if bool(given.place) == (given.log is not None):
+        raise UserError("doctor: give DATA, a run folder, or --log FILE.csv, one of them.")
+    from striate import consultation, sitting
+
+    limit_s = recipes.seconds(given.limit)
+    if given.log is not None:
+        if given.fix or changes:
+            raise UserError("doctor --log looks at a table alone: leave out --fix and the recipe's options.")
+        found = consultation.of_table(given.log)
+        print(found)
+        if given.json:
+            _print_json(found.to_json())
+        return DONE
+    if consultation.is_run(given.place):
+        if changes or given.recipe:
+            raise UserError(
+                f"doctor {given.place}: a run has its recipe; leave out {', '.join(changes) or '--recipe'}, or give DATA."
+            )
+        found = consultation.of_run(given.place, limit_s)
+        from striate.run.folder import open_run
+
+        request = consultation.request_of(open_run(given.place)) if given.fix else None
+    else:
+        request = sitting.Request(
+            data=given.place, recipe=given.recipe, changes=changes, workers=given.workers, device=given.device
+        )
+        found = consultation.of_data(request, limit_s)
+    print(found)
+    fixes = []
+    if given.fix and request is not None:
+        request = consultation.named_as_run(
+            dataclasses.replace(request, out=given.out or request.out, name=given.name or request.name)
+        )
+        for made in consultation.fix(request, found, limit_s):
+            fixes.append(made)
+            flags = " ".join(f"{name} {value}" for name, value in made.changes.items())
+            print(f"\n{made.run} (parent {made.parent}, for {made.finding}): {flags}")
+            print(printable(made.advice) if made.exit_code is not None else f"{made.advice}\n{made.found}")
+    if given.json:
+        _print_json(found.to_json() | {"fixes": [{"run": str(one.run), **one.to_json()} for one in fixes]})
+    return fixes[-1].exit_code or DONE if fixes else DONE
+
+
+def _print_json(plain: dict[str, Any]) -> None:
+    """One strict JSON object on one line."""
+    from striate.files import to_json
+
+    print(to_json(plain, indent=None))
 
 
 # ---------------------------------------------------------------- evaluate, predict, report, runs
@@ -939,6 +1044,7 @@ VERBS = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
+    "doctor": doctor,
     "report": report,
     "runs": runs,
     "measure": measure,

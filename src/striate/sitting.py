@@ -23,6 +23,9 @@ from striate.data.layouts.detect import open_data
 from striate.data.layouts.splits import AS_THEY_LIE, Splits
 from striate.data.loader import Workers
 from striate.data.order import steps_per_epoch
+from striate.doctor import diagnosis, examination, page
+from striate.doctor import preflight as examined
+from striate.doctor.live import Live
 from striate.errors import DONE, TO_BE_CONTINUED, CheckpointError, DataError, Interrupted, NonFiniteError, StriateError, UserError
 from striate.evaluate import score
 from striate.evaluate.open import evaluate_run
@@ -57,7 +60,10 @@ MADE_WITH = {
 
 @dataclass(frozen=True)
 class Request:
-    """A training as asked for. changes: {"group.field": value} on top of the recipe; the rest changes no number."""
+    """A training as asked for. changes: {"group.field": value} on top of the recipe; the rest changes no number.
+
+    doctor: whether it is examined, before and on its way.
+    """
 
     data: str
     recipe: str | Recipe | None = None
@@ -73,6 +79,7 @@ class Request:
     command: str = ""
     mirror: Path | None = None
     track: tuple[str, ...] = ()
+    doctor: bool = True
 
 
 def train(
@@ -90,6 +97,7 @@ def train(
     device: str = "auto",
     mirror: str | Path | None = None,
     track: tuple[str, ...] = (),
+    doctor: bool = True,
     quiet: bool = False,
     **fields: Any,
 ) -> Run:
@@ -99,7 +107,8 @@ def train(
     changes and fields: recipe fields by either of their names: train("photos", model="resnet18", epochs=3,
     changes={"loss.smoothing": 0.1}). stop_after: as "11h30m"; the run is then saved, and the same call goes on.
     mirror: a folder on another disk that each checkpoint is copied to, and that a new machine goes on from.
-    track: trackers that watch it, of "tensorboard", "wandb" and "mlflow".
+    track: trackers that watch it, of "tensorboard", "wandb" and "mlflow". doctor: look for what keeps it from learning, before
+    and on its way.
     Raises UserError, DataError, CheckpointError, NonFiniteError or ResourceError.
     """
     merged = {recipes.full_name(key): value for key, value in {**(changes or {}), **fields}.items()}
@@ -119,6 +128,7 @@ def train(
         device,
         mirror=second,
         track=track,
+        doctor=doctor,
     )
     with machine.as_found():
         run, _ = sit(request, quiet=quiet)
@@ -376,6 +386,9 @@ def _train(prepared: Prepared, request: Request, ranks: Ranks, stop: Stop, displ
         return last
     step = run.status["step"]
     run.write_status("running", step)
+    if request.doctor and step == 0 and ranks.world == 1:
+        preflight(prepared, request.device, request.workers, stop, display)
+    live = Live(prepared.recipe, run.log()) if request.doctor else None
     end = Record("end", step, {"reason": "nothing to do", "exit_code": DONE})
 
     def keep(record: Record) -> None:
@@ -387,6 +400,9 @@ def _train(prepared: Prepared, request: Request, ranks: Ranks, stop: Stop, displ
             end = record
         for note in tracked.write(record):
             keep(Record("note", step, {"text": note}))
+        for finding in live.observe(record) if live is not None else ():
+            log.append(Record("finding", step, finding.to_json()))
+            display.say(page.in_short(finding))
 
     try:
         for note in _not_bit_exact(run, request, ranks):
@@ -420,6 +436,32 @@ def _train(prepared: Prepared, request: Request, ranks: Ranks, stop: Stop, displ
     state = "saved" if end.values["exit_code"] == TO_BE_CONTINUED else "trained"
     run.write_status(state, end.step, reason=end.values["reason"])
     return end
+
+
+def preflight(prepared: Prepared, device: str, workers: str, stop: Stop, display: progress.Display) -> None:
+    """The doctor's quick rules before the first step. What they find is told and kept; the training is not changed by it.
+
+    They take 20 s at most, or 5 % of the training where that is less; a training of a few steps is not examined. What is
+    wrong with it the training says itself, a moment later.
+    """
+    recipe, run = prepared.recipe, prepared.run
+    total = total_steps(recipe, steps_per_epoch(len(prepared.splits.train), recipe.optim.batch_size))
+    if total is not None and total < examined.FEWEST_STEPS:
+        return
+    budget_s = recipes.seconds(recipe.budget.time) if recipe.budget.time is not None else None
+    with contextlib.suppress(StriateError), machine.determinism(recipe.optim.deterministic), machine.as_found():
+        where = machine.choose_device(device, local_rank())
+        patient = examined.patient(recipe, run, prepared.splits, where, Workers.parse(workers), examined.LIMIT_S)
+        patient.seconds = examined.limit_s(patient, recipe, budget_s)
+        found = examination.before(patient, stopped=stop.reason)
+        diagnosis.write(run, found, found)
+        if not found.checked:
+            return
+        if found.is_ill:
+            for line in page.lines(found.findings, found.in_order, found.unchecked):
+                display.say(f"  {line}")
+        else:
+            display.say(f"Doctor: nothing found in {len(found.checked)} checks, {found.seconds:.1f} s.")
 
 
 def _not_bit_exact(run: Run, request: Request, ranks: Ranks) -> Iterator[str]:
@@ -482,14 +524,48 @@ def _finish(prepared: Prepared, request: Request, stop: Stop) -> Iterator[str]:
             for warning in summary["warnings"]:
                 yield f"  Warning: {warning}"
             yield f"  {folder}"
+    if request.doctor:
+        yield from _diagnosed(run)
     run.write_status("done", status["step"], reason=status.get("reason") or "done")
     yield f"Report: {write_report(run.path)}"
+
+
+def _diagnosed(run: Run) -> Iterator[str]:
+    """What the doctor says of a training that has ended, kept in findings.json."""
+    found = diagnosis.of_run(run)
+    diagnosis.write(run, found, diagnosis.before(run))
+    for finding in found:
+        if finding.severity != "note":
+            yield page.in_short(finding)
+    if found.is_ill:
+        yield f"  More: striate doctor {run.path}"
 
 
 # ---------------------------------------------------------------- plan
 
 
-def _begun(request: Request, display: progress.Display) -> tuple[torch.device, Splits, Typed, Resolved]:
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a training would begin with, in a run folder that goes away."""
+
+    request: Request
+    run: Run
+    recipe: Recipe
+    splits: Splits
+    device: torch.device
+
+    @property
+    def workers(self) -> Workers:
+        """Who makes batches."""
+        return Workers.parse(self.request.workers)
+
+    def forecast(self) -> Forecast:
+        """What the training would take: real steps, measured for some seconds."""
+        is_mirrored = self.request.mirror is not None
+        return trial.forecast(self.recipe, self.run, self.splits, self.device, self.workers, is_mirrored, self.request.out)
+
+
+def begun(request: Request, display: progress.Display) -> tuple[torch.device, Splits, Typed, Resolved]:
     """What the training of a request would begin with; no run is made."""
     device = machine.choose_device(request.device)
     splits, typed = _typed(request, device.type != "cpu", display)
@@ -499,31 +575,39 @@ def _begun(request: Request, display: progress.Display) -> tuple[torch.device, S
     return device, splits, typed, resolved
 
 
+@contextlib.contextmanager
+def rehearsed(request: Request, what: str, display: progress.Display) -> Iterator[Rehearsal]:
+    """Within the block: a training as it would begin, with its threads and flags, in a temporary folder. No run is made.
+
+    what: the option that asks for it, for messages. Raises what training would raise before its first step.
+    """
+    machine.keep_freed_memory()
+    with contextlib.ExitStack() as stack:
+        if stack.enter_context(joined()).world > 1:
+            raise UserError(f"{what} looks at one process: start it without torchrun.")
+        stack.enter_context(machine.as_found())
+        machine.use_threads(machine.threads_wanted())
+        run = Run(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="striate-"))))
+        trackers.require(request.track)
+        _outside_the_data(request)
+        if request.override:
+            raise UserError(f"{what} looks at a training from its first step; leave out --override.")
+        device, splits, typed, resolved = begun(request, display)
+        if request.mirror is not None:
+            mirror.check_place(request.mirror, Run(request.out / _name(request, typed)))
+        _write_run(run, request, splits, typed, resolved.recipe, resolved.view.to_json(), device)
+        stack.enter_context(machine.determinism(resolved.recipe.optim.deterministic))
+        yield Rehearsal(request, run, resolved.recipe, splits, device)
+
+
 def plan(request: Request, quiet: bool = False) -> Forecast:
     """What the training of a request would take: speed, memory, disk, hours, what holds it up, and what to change.
 
     Builds what training would build and takes real steps for some seconds, in a temporary folder: nothing is kept, and
     no run is made. Raises what training would raise before its first step, and ResourceError when a step finds no memory.
     """
-    machine.keep_freed_memory()
-    with contextlib.ExitStack() as stack:
-        if stack.enter_context(joined()).world > 1:
-            raise UserError("--plan measures one process: start it without torchrun.")
-        stack.enter_context(machine.as_found())
-        display = stack.enter_context(progress.Display(quiet))
-        machine.use_threads(machine.threads_wanted())
-        run = Run(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="striate-plan-"))))
-        trackers.require(request.track)
-        _outside_the_data(request)
-        if request.override:
-            raise UserError("--plan looks at a training from its first step; leave out --override.")
-        device, splits, typed, resolved = _begun(request, display)
-        if request.mirror is not None:
-            mirror.check_place(request.mirror, Run(request.out / _name(request, typed)))
-        _write_run(run, request, splits, typed, resolved.recipe, resolved.view.to_json(), device)
-        stack.enter_context(machine.determinism(resolved.recipe.optim.deterministic))
-        workers = Workers.parse(request.workers)
-        return trial.forecast(resolved.recipe, run, splits, device, workers, request.mirror is not None, request.out)
+    with progress.Display(quiet) as display, rehearsed(request, "--plan", display) as rehearsal:
+        return rehearsal.forecast()
 
 
 # ---------------------------------------------------------------- show
@@ -551,7 +635,7 @@ def show(request: Request, count: int, path: Path | None, quiet: bool = False) -
     path = path or Path(f"{identity.short_name(request.data)}-{Path(named).stem}-augmented.png")
     mosaic.check_place(path, request.data)
     with progress.Display(quiet) as display:
-        _, splits, typed, resolved = _begun(request, display)
+        _, splits, typed, resolved = begun(request, display)
         photos, bad = augmented.photos(splits.train, resolved.recipe, resolved.view, count)
         for key, reason in bad:
             display.say(f"  Bad, passed over: {key}: {reason}")

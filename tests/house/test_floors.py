@@ -42,6 +42,7 @@ FLOORS = {
     "sweep": (6, 0),
     "studies": (6, 0),
     "sitting": (7, 0),
+    "consultation": (7, 1),
     "cli": (8, 0),
     "__main__": (9, 0),
 }

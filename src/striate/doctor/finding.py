@@ -174,8 +174,31 @@ class Finding:
             raise CheckpointError(f"{where}: not a finding of striate ({error!r}).") from error
 
 
+class NotJudged(Exception):
+    """A rule had too little to judge by; says what was missing. An outcome, not an error."""
+
+
+_OF_THE_START = (
+    "vanishing-gradient",
+    "exploding-gradient",
+    "dead-units",
+    "saturated-units",
+    "initial-loss",
+    "learning-rate",
+    "one-batch",
+)
 # Findings that follow from others: {what explains: what it explains}. The explained ones are shown below, as notes.
-EXPLAINS: dict[str, tuple[str, ...]] = {}
+EXPLAINS: dict[str, tuple[str, ...]] = {
+    "constant-function": (*_OF_THE_START, "weak-signal"),
+    "signal-size": _OF_THE_START,
+    "untrained-parameters": ("one-batch", "learning-rate"),
+    "batch-norm-batch": ("one-batch", "learning-rate"),
+    "saturated-units": ("vanishing-gradient", "one-batch"),
+    "dead-units": ("one-batch", "vanishing-gradient"),
+    "vanishing-gradient": ("one-batch", "learning-rate"),
+    "weak-signal": ("vanishing-gradient", "one-batch"),
+    "initial-loss": ("learning-rate",),
+}
 
 
 def ranked(findings: Iterable[Finding]) -> list[Finding]:

@@ -88,7 +88,7 @@ def build(
     recipe: resolved. run: with classes.json and view.json written. progress: called with (done, total) while
     images are decoded for memory. Raises UserError, DataError, CheckpointError; in every process, when in one.
     """
-    training = _begin_or_resume(recipe, run, splits, device, workers, ranks)
+    training = begin_or_resume(recipe, run, splits, device, workers, ranks)
     seen = ranks.exchange([one.fingerprint for one in (splits.train, splits.val) if one is not None])
     if any(other != seen[0] for other in seen):
         raise DataError(f"{splits.train.root}: the processes do not see the same images. Give all of them the same data.")
@@ -100,8 +100,11 @@ def build(
     return training
 
 
-def _begin_or_resume(recipe: Recipe, run: Run, splits: Splits, device: torch.device, workers: Workers, ranks: Ranks) -> Training:
-    """Everything but the pixels: what is wrong with it is told before any of them is decoded."""
+def begin_or_resume(recipe: Recipe, run: Run, splits: Splits, device: torch.device, workers: Workers, ranks: Ranks) -> Training:
+    """Everything but the pixels: what is wrong with it is told before any of them is decoded.
+
+    Its images come from their files; which ones are scored is left open.
+    """
     notes: list[str] = []
     with ranks.together():
         found = _newest(run, notes) if ranks.is_first else None

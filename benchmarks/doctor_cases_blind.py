@@ -1,0 +1,731 @@
+"""The blind half of the doctor's benchmark: planted by somebody who knew the list of illnesses and none of the rules.
+
+Every case is sane but for the one thing that its `why` names: a rate that suits the network, normalised pixels, shuffled
+batches. `doctor_logs/blind/README.md` says how the recorded runs were made.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import random
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from doctor_bench import LOGS, Before, Bench, Case, During, Examined, Recorded
+from PIL import Image
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
+
+from striate.models.catalog import build
+
+BLIND = LOGS / "blind"
+K = 12
+
+# Mean and deviation of ImageNet's pixels in 0..1.
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+# Sane and quick on two cores: a narrow ResNet-18 at 48 px on the recipe `small`. Cases change one thing of it, or the network.
+QUICK: Mapping[str, Any] = {
+    "model.name": "resnet18",
+    "model.options.width": 32,
+    "data.size_px": 48,
+    "data.shrink_px": 60,
+    "optim.ema": 0.0,
+}
+# SGD for ResNets with batch normalisation.
+SGD: Mapping[str, Any] = {"optim.name": "sgd", "optim.lr": 0.1, "optim.weight_decay": 5e-4}
+
+
+# ---------------------------------------------------------------- images
+
+
+def _classes(folder: Path) -> list[str]:
+    return sorted(one.name for one in (folder / "train").iterdir() if one.is_dir())
+
+
+def _photos(
+    folder: Path, split: Literal["train", "val"], side: int, per_class: int, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first images of each class, resized to a square and shuffled: [N, 3, side, side] uint8, and [N] int64."""
+    images, labels = [], []
+    for label, name in enumerate(_classes(folder)):
+        for path in sorted((folder / split / name).iterdir())[:per_class]:
+            with Image.open(path) as photo:
+                images.append(np.asarray(photo.convert("RGB").resize((side, side), Image.Resampling.BILINEAR)))
+            labels.append(label)
+    order = np.random.default_rng(seed).permutation(len(labels))
+    pixels = torch.from_numpy(np.stack(images)[order]).permute(0, 3, 1, 2).contiguous()
+    return pixels, torch.tensor(labels)[torch.from_numpy(order)]
+
+
+def _normalised(pixels: torch.Tensor) -> torch.Tensor:
+    """Pixels in 0..255 as networks want them: less ImageNet's mean, over its deviation."""
+    return _centred(pixels.float() / 255)
+
+
+def _centred(pixels: torch.Tensor) -> torch.Tensor:
+    return (pixels - torch.tensor(MEAN)[:, None, None]) / torch.tensor(DEVIATION)[:, None, None]
+
+
+def _loader(images: torch.Tensor, labels: torch.Tensor, batch: int = 32) -> DataLoader[tuple[torch.Tensor, ...]]:
+    """A loader that shuffles, in the same way each time the case is built."""
+    return DataLoader(
+        TensorDataset(images, labels), batch, shuffle=True, drop_last=True, generator=torch.Generator().manual_seed(1)
+    )
+
+
+def _batches(images: torch.Tensor, labels: torch.Tensor, batch: int = 32) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The same as a plain list: the images are shuffled already."""
+    return list(zip(images.split(batch), labels.split(batch), strict=True))
+
+
+def _usual(folder: Path, side: int, per_class: int = 40) -> DataLoader[tuple[torch.Tensor, ...]]:
+    images, labels = _photos(folder, "train", side, per_class)
+    return _loader(_normalised(images), labels)
+
+
+def _scored(folder: Path, side: int, per_class: int = 10) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    images, labels = _photos(folder, "val", side, per_class)
+    return _batches(_normalised(images), labels)
+
+
+def _network(name: str, options: Mapping[str, Any] | None = None, outputs: int = K) -> nn.Module:
+    torch.manual_seed(0)
+    return build(name, outputs, options or {})
+
+
+def _sgd(model: nn.Module, lr: float = 0.05) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=1e-4)
+
+
+def _train(model: nn.Module, loader: DataLoader[tuple[torch.Tensor, ...]], steps: int, lr: float) -> None:
+    """So many steps of Adam, in place."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+    model.train()
+    taken = 0
+    while taken < steps:
+        for images, labels in loader:
+            optimizer.zero_grad()
+            functional.cross_entropy(model(images), labels).backward()
+            optimizer.step()
+            taken += 1
+            if taken == steps:
+                break
+
+
+# ---------------------------------------------------------------- networks of a stranger
+
+
+class PlainNet(nn.Sequential):
+    """3x3 convolutions with ReLUs, a pool wherever the width changes, the mean over the grid, one linear layer; He's start."""
+
+    def __init__(self, widths: Sequence[int], norm: Callable[[int], nn.Module] | None = None) -> None:
+        super().__init__()
+        seen = 3
+        for number, width in enumerate(widths):
+            if number and width != seen:
+                self.append(nn.MaxPool2d(2))
+            convolution = nn.Conv2d(seen, width, 3, padding=1)
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+            nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
+            self.append(convolution)
+            if norm is not None:
+                self.append(norm(width))
+            self.append(nn.ReLU())
+            seen = width
+        self.extend([nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(seen, K)])
+
+
+class Attention(nn.Module):
+    """A gate for each channel, then one for each pixel, both between 0 and 1 (as in CBAM, without its residual)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(channels, channels // 4, 1),
+            nn.ReLU(),
+            nn.Conv2d(channels // 4, channels, 1),
+            nn.Sigmoid(),
+        )
+        self.pixels = nn.Sequential(nn.Conv2d(channels, 1, 7, padding=3), nn.Sigmoid())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x: [B, C, H, W]. Returns the same shape."""
+        x = x * self.channels(x)
+        gated: torch.Tensor = x * self.pixels(x)
+        return gated
+
+
+class TanhNet(nn.Module):
+    """LeNet's shape for three channels at 32 px, with tanh behind every layer but the last; torch's own start."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 16, 5), nn.Tanh(), nn.AvgPool2d(2), nn.Conv2d(16, 32, 5), nn.Tanh(), nn.AvgPool2d(2)
+        )
+        self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(32 * 5 * 5, 128), nn.Tanh())
+        self.classes = nn.Linear(128, K)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """images: [B, 3, 32, 32] normalised. Returns logits [B, K]."""
+        logits: torch.Tensor = self.classes(self.hidden(self.features(images)))
+        return logits
+
+
+class Normalising(nn.Module):
+    """A network that takes images in 0..1 and normalises them itself, as many published ones are wrapped for use."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None])
+        self.register_buffer("deviation", torch.tensor(DEVIATION)[:, None, None])
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """images: [B, 3, H, W] in 0..1. Returns logits [B, K]."""
+        logits: torch.Tensor = self.network((images - self.mean) / self.deviation)
+        return logits
+
+
+class FineTuned(nn.Module):
+    """Features of a network without their gradient, and a new layer of the classes."""
+
+    def __init__(self, backbone: nn.Module, features: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Linear(features, K)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """images: [B, 3, H, W] normalised. Returns logits [B, K]."""
+        with torch.no_grad():
+            features = self.backbone(images)
+        logits: torch.Tensor = self.head(features)
+        return logits
+
+
+class StillNorms(nn.Module):
+    """A network whose batch norms stay in evaluation mode, as detection code does for trained backbones."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def train(self, mode: bool = True) -> StillNorms:
+        """Training mode for all but the batch norms."""
+        super().train(mode)
+        for layer in self.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.eval()
+        return self
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """images: [B, 3, H, W] normalised. Returns logits [B, K]."""
+        logits: torch.Tensor = self.network(images)
+        return logits
+
+
+class HalfPooled(nn.Module):
+    """Convolutions, the sum over the grid brought to length 1, and one linear layer. half: the sum is held in 16 bits."""
+
+    def __init__(self, half: bool) -> None:
+        super().__init__()
+        self.features = nn.Sequential(*list(PlainNet((48, 48, 96, 96, 128), nn.BatchNorm2d))[:-3])
+        self.classes = nn.Linear(128, K)
+        self.half_sum = half
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """images: [B, 3, H, W] normalised. Returns logits [B, K]."""
+        summed = self.features(images).flatten(2).sum(2)
+        summed = summed.half() if self.half_sum else summed
+        length = summed.pow(2).sum(1, keepdim=True).sqrt()
+        logits: torch.Tensor = self.classes((summed / length).float() * 10)
+        return logits
+
+
+# ---------------------------------------------------------------- examined: what enters the network
+
+
+def floats_to_tensor(bench: Bench) -> Examined:
+    """Images read as float32 arrays, which torchvision's ToTensor does not divide by 255, and then Normalize."""
+    images, labels = _photos(bench.tiny, "train", 48, 40)
+    model = _network("googlenet-bn", {"aux": False})
+    return Examined(model, _loader(_centred(images.float()), labels), {"optimizer": _sgd(model, 0.02)})
+
+
+def normalised_inside_as_well(bench: Bench) -> Examined:
+    """The network normalises by itself, and the images come normalised."""
+    model = Normalising(_network("resnet18", {"width": 32}))
+    options = {"val_loader": _scored(bench.tiny, 64), "optimizer": _sgd(model)}
+    return Examined(model, _usual(bench.tiny, 64), options)
+
+
+def viewed_instead_of_permuted(bench: Bench) -> Examined:
+    """Rows of interleaved colours read as if each colour were a plane of its own."""
+    images, labels = _photos(bench.builtin, "train", 32, 40)
+    scrambled = images.permute(0, 2, 3, 1).contiguous().view(-1, 3, 32, 32)
+    model = _network("resnet20")
+    return Examined(model, _loader(_normalised(scrambled), labels), {"optimizer": _sgd(model)})
+
+
+def blue_first_in_training(bench: Bench) -> Examined:
+    """Training images as OpenCV reads them, validation images as Pillow does."""
+    images, labels = _photos(bench.tiny, "train", 64, 60)
+    model = _network("timm/mobilenetv3_small_050")
+    options = {"val_loader": _scored(bench.tiny, 64, 25), "optimizer": _sgd(model)}
+    return Examined(model, _loader(_normalised(images.flip(1)), labels), options)
+
+
+def scored_without_normalising(bench: Bench) -> Examined:
+    """The validation transform ends with ToTensor."""
+    images, labels = _photos(bench.builtin, "val", 64, 25)
+    model = _network("torchvision/shufflenet_v2_x0_5")
+    options = {"val_loader": _batches(images.float() / 255, labels), "optimizer": _sgd(model)}
+    return Examined(model, _usual(bench.builtin, 64), options)
+
+
+def photos_of_16_bits(bench: Bench) -> Examined:
+    """Four PNGs of 16 bits a channel, divided by 255 like the rest."""
+    images, labels = _photos(bench.builtin, "train", 48, 40)
+    pixels = images.float()
+    pixels[[37, 101, 230, 377]] *= 257
+    model = _network("resnet18", {"width": 32})
+    return Examined(model, _batches(_normalised(pixels), labels), {"optimizer": _sgd(model)})
+
+
+def labels_from_one(bench: Bench) -> Examined:
+    """Training labels by the place of the folder, validation labels from a ground-truth file that counts from 1."""
+    images, labels = _photos(bench.tiny, "val", 48, 25)
+    model = _network("se-googlenet-bn-paths", {"aux": False})
+    options = {"val_loader": _batches(_normalised(images), labels + 1), "optimizer": _sgd(model, 0.02)}
+    return Examined(model, _usual(bench.tiny, 48), options)
+
+
+# ---------------------------------------------------------------- examined: the network as it starts
+
+
+def ten_outputs(bench: Bench) -> Examined:
+    """ResNet-20 for CIFAR as it comes, with ten outputs, for twelve classes."""
+    model = _network("resnet20", outputs=10)
+    return Examined(model, _usual(bench.builtin, 32), {"optimizer": _sgd(model)})
+
+
+def wide_head(bench: Bench) -> Examined:
+    """The new layer of the classes drawn with a deviation of 1."""
+    model = _network("densenet121")
+    nn.init.normal_(model.classifier.weight, std=1.0)  # type: ignore[union-attr, arg-type]
+    return Examined(model, _usual(bench.tiny, 32), {"optimizer": _sgd(model)})
+
+
+def attention_everywhere(bench: Bench) -> Examined:
+    """Gates for channels and for pixels behind each of ten convolutions."""
+    torch.manual_seed(0)
+    model = PlainNet((32, 32, 32, 64, 64, 64, 96, 96, 128, 128), Attention)
+    return Examined(model, _usual(bench.builtin, 32), {"optimizer": _sgd(model, 0.01)})
+
+
+def fifty_bare_layers(bench: Bench) -> Examined:
+    """Fifty convolutions with He's start and nothing between them but ReLUs."""
+    torch.manual_seed(0)
+    model = PlainNet((16,) * 16 + (32,) * 17 + (64,) * 17)
+    return Examined(model, _usual(bench.builtin, 32), {"optimizer": _sgd(model, 0.01)})
+
+
+def saturated_tanh(bench: Bench) -> Examined:
+    """Weights of a tanh network drawn from a standard normal distribution."""
+    torch.manual_seed(0)
+    model = TanhNet()
+    for name, parameter in model.named_parameters():
+        if name.endswith("weight") and not name.startswith("classes"):
+            nn.init.normal_(parameter)
+    return Examined(model, _usual(bench.builtin, 32), {"optimizer": _sgd(model, 0.02)})
+
+
+def after_a_wild_step(bench: Bench) -> Examined:
+    """Weights of a run whose first step had a rate that no network stands: most ReLUs are off for every image."""
+    torch.manual_seed(0)
+    model = PlainNet((32, 32, 64, 64, 96, 96))
+    images, labels = _photos(bench.tiny, "train", 48, 40)
+    loader = _loader(_normalised(images), labels)
+    first_images, first_labels = next(iter(loader))
+    functional.cross_entropy(model(first_images), first_labels).backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter -= 1.5 * parameter.grad
+    model.zero_grad()
+    return Examined(model, loader, {"optimizer": _sgd(model, 0.01)})
+
+
+def still_norms(bench: Bench) -> Examined:
+    """An untrained network whose batch norms never see a batch."""
+    model = StillNorms(_network("resnet18", {"width": 32}))
+    return Examined(model, _usual(bench.builtin, 48), {"optimizer": _sgd(model)})
+
+
+def overflowing_sum(bench: Bench) -> Examined:
+    """A sum of squares beyond 65,504, the largest number of 16 bits."""
+    torch.manual_seed(0)
+    model = HalfPooled(half=True)
+    return Examined(model, _usual(bench.builtin, 48), {"optimizer": _sgd(model)})
+
+
+# ---------------------------------------------------------------- examined: what is minimised, and by what
+
+
+def main_head_alone(bench: Bench) -> Examined:
+    """GoogLeNet's auxiliary heads are computed and not minimised."""
+    model = _network("googlenet")
+
+    def loss(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
+        logits = outputs[0] if isinstance(outputs, tuple) else outputs
+        return functional.cross_entropy(logits, labels)
+
+    return Examined(model, _usual(bench.builtin, 64, 30), {"optimizer": _sgd(model, 0.01), "loss": loss})
+
+
+def backbone_without_gradient(bench: Bench) -> Examined:
+    """A fine-tuning script whose backbone lost its trained weights: random features, and only the last layer learns."""
+    backbone = _network("timm/regnetx_002")
+    backbone.reset_classifier(0)  # type: ignore[operator]
+    model = FineTuned(backbone, 368)
+    options = {"val_loader": _scored(bench.tiny, 48), "optimizer": _sgd(model)}
+    return Examined(model, _usual(bench.tiny, 48), options)
+
+
+def head_replaced_too_late(bench: Bench) -> Examined:
+    """The optimiser was made first, then the layer of the classes was replaced: it is not among what the optimiser has."""
+    model = _network("torchvision/mobilenet_v2", outputs=1000)
+    optimizer = _sgd(model)
+    model.classifier[1] = nn.Linear(1280, K)  # type: ignore[index, operator]
+    return Examined(model, _usual(bench.builtin, 48), {"optimizer": optimizer})
+
+
+# ---------------------------------------------------------------- before the training
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.symlink(source.resolve(), target)
+
+
+def _each(folder: Path, split: str) -> list[tuple[str, Path]]:
+    """(class, file) of a split, in order."""
+    return [(name, path) for name in _classes(folder) for path in sorted((folder / split / name).iterdir())]
+
+
+def sorted_apart(bench: Bench) -> Before:
+    """A list whose paths were shuffled and whose labels were not, as two columns of a sheet that are sorted apart."""
+    rows = [(f"images/{split}/{name}/{path.name}", name, split, path) for split in ("train", "val") for name, path in _each(bench.tiny, split)]  # fmt: skip  # noqa: E501
+    for place, _, _, path in rows:
+        _link(path, bench.work / place)
+    training = [row for row in rows if row[2] == "train"]
+    places = [row[0] for row in training]
+    random.Random(3).shuffle(places)
+    with open(bench.work / "photos.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("path", "label", "split"))
+        writer.writerows((place, row[1], "train") for place, row in zip(places, training, strict=True))
+        writer.writerows((place, name, split) for place, name, split, _ in rows if split == "val")
+    return Before(bench.work / "photos.csv", "small", QUICK)
+
+
+def long_tail(bench: Bench) -> Before:
+    """100 images of the first class, 65 of the second, and so on to 3 of the last three; the validation set is even."""
+    for number, name in enumerate(_classes(bench.tiny)):
+        for path in sorted((bench.tiny / "train" / name).iterdir())[: max(3, round(100 * 0.65**number))]:
+            _link(path, bench.work / "train" / name / path.name)
+    for name, path in _each(bench.tiny, "val"):
+        _link(path, bench.work / "val" / name / path.name)
+    return Before(bench.work, "small", {**QUICK, "optim.batch_size": 16})
+
+
+def saved_again_in_val(bench: Bench) -> Before:
+    """Of each class 12 training images are in the validation set as well, saved again under other names."""
+    for split in ("train", "val"):
+        for name, path in _each(bench.builtin, split):
+            _link(path, bench.work / split / name / path.name)
+    for name in _classes(bench.builtin):
+        for number, path in enumerate(sorted((bench.builtin / "train" / name).iterdir())[::8][:12]):
+            with Image.open(path) as photo:
+                photo.convert("RGB").save(bench.work / "val" / name / f"export-{number:03}.jpg", quality=88)
+    return Before(bench.work, "small", QUICK)
+
+
+def photo_not_available(bench: Bench) -> Before:
+    """Every fourth training image is the plain grey picture that a server sends for a photo that is gone."""
+    for number, (name, path) in enumerate(_each(bench.tiny, "train")):
+        target = bench.work / "train" / name / path.name
+        if number % 4:
+            _link(path, target)
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (64, 64), (128, 128, 128)).save(target, quality=90)
+    for name, path in _each(bench.tiny, "val"):
+        _link(path, bench.work / "val" / name / path.name)
+    return Before(bench.work, "small", QUICK)
+
+
+def two_a_class(bench: Bench) -> Before:
+    """24 validation images decide which checkpoint is the best and when to stop."""
+    for name, path in _each(bench.builtin, "train"):
+        _link(path, bench.work / "train" / name / path.name)
+    for name in _classes(bench.builtin):
+        for path in sorted((bench.builtin / "val" / name).iterdir())[:2]:
+            _link(path, bench.work / "val" / name / path.name)
+    changes = {**QUICK, "budget.evaluate_epochs": 1.0, "budget.patience": 4, "budget.epochs": 20.0}
+    return Before(bench.work, "small", changes)
+
+
+def tiny_crops(bench: Bench) -> Before:
+    """Random crops of 1 to 8 % of the photo, where a part of it lies at random."""
+    return Before(bench.builtin, "small", {**QUICK, "augment.scale": (0.01, 0.08)})
+
+
+def narrow_scoring(bench: Bench) -> Before:
+    """Training squeezes whole photos into the square, scoring looks at the middle third of each side."""
+    changes = {"augment.crop": "resize", "data.crop_share": 0.33, "data.shrink_px": 0}
+    return Before(bench.builtin, "small", {**QUICK, **changes})
+
+
+def thumbnails(bench: Bench) -> Before:
+    """16 px for a network that divides each side by 32."""
+    changes = {"model.name": "torchvision/resnet18", "model.options": {}, "data.size_px": 16, "data.shrink_px": 20}
+    return Before(bench.tiny, "small", {**QUICK, **changes})
+
+
+def half_the_set_at_once(bench: Bench) -> Before:
+    """Batches of 600 of 1,200 images for six epochs: twelve steps."""
+    return Before(bench.builtin, "small", {**QUICK, "optim.batch_size": 600, "budget.epochs": 6.0})
+
+
+def sgd_rate_for_adamw(bench: Bench) -> Before:
+    """The optimiser was changed from SGD to AdamW, its rate of 0.1 was not."""
+    changes = {"model.name": "densenet121", "model.options": {}, "data.size_px": 32, "data.shrink_px": 40, "optim.lr": 0.1}
+    return Before(bench.tiny, "small", {**QUICK, **changes})
+
+
+def gaussian_googlenet(bench: Bench) -> Before:
+    """GoogLeNet without batch normalisation, all weights with a deviation of 0.01 and all biases 0."""
+    changes = {"model.name": "googlenet", "model.options": {"init": "gaussian"}, "optim.lr": 0.01, "optim.weight_decay": 2e-4}
+    return Before(bench.builtin, "small", {**QUICK, **SGD, **changes, "optim.batch_size": 32})
+
+
+def auxiliary_threefold(bench: Bench) -> Before:
+    """A point was lost in the weight of the auxiliary heads: 3 where the paper has 0.3."""
+    changes = {"model.name": "googlenet-bn", "model.options": {}, "loss.aux_weight": 3.0, "optim.lr": 0.02}
+    return Before(bench.tiny, "small", {**QUICK, **SGD, **changes})
+
+
+def seconds_for_resnet50(bench: Bench) -> Before:
+    """Fifteen seconds for ResNet-50 at 160 px, in which two processor cores do not see every image once."""
+    changes = {
+        "model.name": "resnet50",
+        "model.options": {},
+        "data.size_px": 160,
+        "data.shrink_px": 200,
+        "optim.batch_size": 16,
+        "optim.lr": 0.0005,
+        "budget.time": "15s",
+    }
+    return Before(bench.builtin, "small", {**QUICK, **changes})
+
+
+# ---------------------------------------------------------------- during the training
+
+
+def _few_steps(steps: int) -> dict[str, Any]:
+    return {"budget.steps": steps, "budget.log_every": 5, "budget.evaluate_epochs": 2.0}
+
+
+def scaled_from_a_batch_of_four(bench: Bench) -> During:
+    """A rate of 0.4 for batches of 256 that was said to be for batches of 4: 6.4 for the 64 here."""
+    changes = {"optim.lr": 0.4, "optim.lr_scaling": "linear", "optim.lr_batch_size": 4, "optim.warmup_epochs": 0.5}
+    return During(bench.builtin, "small", {**QUICK, **SGD, **changes, **_few_steps(75)})
+
+
+def fine_tuning_rate(bench: Bench) -> During:
+    """AdamW at 0.00001, which suits trained weights, on a network that starts from nothing."""
+    return During(bench.builtin, "small", {**QUICK, "optim.lr": 1e-5, **_few_steps(90)})
+
+
+def decay_of_adamw_for_sgd(bench: Bench) -> During:
+    """AdamW's weight decay of 0.05 under SGD at 0.1, where the gradient carries it and momentum multiplies it by ten."""
+    return During(bench.builtin, "small", {**QUICK, **SGD, "optim.weight_decay": 0.05, **_few_steps(95)})
+
+
+def batches_of_two(bench: Bench) -> During:
+    """Two images at a time, to save memory, at the rate of batches of 64, with batch normalisation."""
+    changes = {**SGD, "optim.batch_size": 2, "budget.evaluate_epochs": 1.0}
+    return During(bench.builtin, "small", {**QUICK, **changes, "budget.steps": 100, "budget.log_every": 5})
+
+
+def hardly_any_unit_left(bench: Bench) -> During:
+    """Dropout of 0.98 behind the hidden layer: 41 of 2,048 units are left, others each time."""
+    changes = {
+        "model.name": "kth-d",
+        "model.options": {"dropout": 0.98},
+        "data.size_px": 32,
+        "data.shrink_px": 40,
+        "optim.name": "adam",
+        "optim.lr": 0.001,
+        "optim.weight_decay": 0.0,
+    }
+    return During(bench.builtin, "small", {**QUICK, **changes, **_few_steps(95)})
+
+
+def moving_average_of_keras(bench: Bench) -> During:
+    """Batch norms that keep 0.99 of their statistics at each step, scored after 45 steps."""
+    changes = {
+        "model.name": "kth-d",
+        "model.options": {},
+        "data.size_px": 32,
+        "data.shrink_px": 40,
+        "optim.name": "adam",
+        "optim.lr": 0.001,
+        "optim.weight_decay": 0.0,
+    }
+    return During(bench.builtin, "small", {**QUICK, **changes, **_few_steps(45), "budget.evaluate_epochs": 1.0})
+
+
+def large_png(bench: Bench) -> During:
+    """PNGs of 1,536 px, decoded anew in each epoch for a network of 32 px that takes a millisecond an image."""
+    for split, count in (("train", 24), ("val", 4)):
+        for name in _classes(bench.builtin):
+            for path in sorted((bench.builtin / split / name).iterdir())[:count]:
+                target = bench.work / split / name / f"{path.stem}.png"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with Image.open(path) as photo:
+                    photo.convert("RGB").resize((1536, 1536), Image.Resampling.BILINEAR).save(target, compress_level=1)
+    changes = {
+        "model.options.width": 16,
+        "data.size_px": 32,
+        "data.shrink_px": 0,
+        "data.resident": "no",
+        "optim.batch_size": 32,
+    }
+    return During(bench.work, "small", {**QUICK, **changes, "budget.steps": 24, "budget.log_every": 3})
+
+
+# ---------------------------------------------------------------- recorded
+
+
+def _recorded(name: str) -> Callable[[Bench], Recorded]:
+    """A case that reads a folder or a table of `doctor_logs/blind`."""
+    return lambda bench: Recorded(BLIND / name)
+
+
+# ---------------------------------------------------------------- healthy
+
+
+def starts_at_zero(bench: Bench) -> Examined:
+    """Residual blocks that start as their shortcut and a layer of the classes that starts at zero."""
+    model = _network("resnet18", {"width": 32, "zero_gamma": True})
+    nn.init.zeros_(model.fc.weight)  # type: ignore[union-attr, arg-type]
+    nn.init.zeros_(model.fc.bias)  # type: ignore[union-attr, arg-type]
+    options = {"val_loader": _scored(bench.tiny, 64), "optimizer": _sgd(model)}
+    return Examined(model, _usual(bench.tiny, 64), options)
+
+
+def constant_when_evaluated(bench: Bench) -> Examined:
+    """torchvision's GoogLeNet: small weights that batch normalisation makes good, in training only at first."""
+    model = _network("googlenet-bn", {"aux": False})
+    options = {"val_loader": _scored(bench.builtin, 48), "optimizer": _sgd(model, 0.02)}
+    return Examined(model, _usual(bench.builtin, 48), options)
+
+
+def grey_photos(bench: Bench) -> Examined:
+    """All images grey, as three equal channels, in training and validation."""
+
+    def grey(split: Literal["train", "val"], per_class: int) -> tuple[torch.Tensor, torch.Tensor]:
+        images, labels = _photos(bench.tiny, split, 32, per_class)
+        return images.float().mean(1, keepdim=True).expand(-1, 3, -1, -1), labels
+
+    model = _network("resnet20")
+    options = {"val_loader": _batches(*_with(_normalised, grey("val", 10))), "optimizer": _sgd(model)}
+    return Examined(model, _loader(*_with(_normalised, grey("train", 40))), options)
+
+
+def _with(
+    change: Callable[[torch.Tensor], torch.Tensor], pair: tuple[torch.Tensor, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return change(pair[0]), pair[1]
+
+
+def already_trained(bench: Bench) -> Examined:
+    """A network that has been trained on these images, and goes on at a low rate: its first loss is far below ln K."""
+    model = _network("resnet18", {"width": 16})
+    loader = _usual(bench.builtin, 48)
+    _train(model, loader, 90, 0.003)
+    options = {"val_loader": _scored(bench.builtin, 48), "optimizer": _sgd(model, 0.005)}
+    return Examined(model, loader, options)
+
+
+def layer_scale(bench: Bench) -> Examined:
+    """ConvNeXt: no batch norm, GELU, and residuals that start a million times smaller than their shortcuts."""
+    model = _network("timm/convnext_atto")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4, weight_decay=0.05)
+    return Examined(model, _usual(bench.tiny, 64, 30), {"val_loader": _scored(bench.tiny, 64), "optimizer": optimizer})
+
+
+def twenty_a_class(bench: Bench) -> Before:
+    """Real photos of twelve classes, 20 of each: hard, not ill."""
+    for name in _classes(bench.tiny):
+        for path in sorted((bench.tiny / "train" / name).iterdir())[:20]:
+            _link(path, bench.work / "train" / name / path.name)
+        for path in sorted((bench.tiny / "val" / name).iterdir()):
+            _link(path, bench.work / "val" / name / path.name)
+    changes = {"optim.batch_size": 16, "optim.lr": 0.001, "budget.epochs": 40.0, "budget.evaluate_epochs": 4.0}
+    return Before(bench.work, "small", {**QUICK, **changes})
+
+
+def head_on_trained_features(bench: Bench) -> Before:
+    """A backbone that was trained on eight of the classes is frozen on purpose; the head learns the other four."""
+    images, labels = _photos(bench.builtin, "train", 48, 60)
+    known = labels < 8
+    model = _network("resnet18", {"width": 32}, outputs=8)
+    _train(model, _loader(_normalised(images[known]), labels[known]), 70, 0.002)
+    torch.save(model.state_dict(), bench.work / "eight-classes.pth")
+    for name in _classes(bench.builtin)[8:]:
+        for split in ("train", "val"):
+            for path in sorted((bench.builtin / split / name).iterdir()):
+                _link(path, bench.work / "photos" / split / name / path.name)
+    changes = {
+        "model.weights": str(bench.work / "eight-classes.pth"),
+        "data.normalise": "imagenet",
+        "optim.freeze": "backbone",
+        "optim.batch_size": 32,
+    }
+    return Before(bench.work / "photos", "small", {**QUICK, **changes})
+
+
+def long_warm_up(bench: Bench) -> During:
+    """DenseNet-121 whose rate rises through five epochs: the first 80 steps are most of the warm-up."""
+    changes = {"model.name": "densenet121", "model.options": {}, "data.size_px": 32, "data.shrink_px": 40, "optim.batch_size": 32}
+    return During(
+        bench.builtin,
+        "small",
+        {**QUICK, **SGD, **changes, "optim.lr": 0.05, "optim.warmup_epochs": 2.0, "budget.steps": 80, "budget.log_every": 5},
+    )
+
+
+def mixed_and_smoothed(bench: Bench) -> During:
+    """Mixup, random operations and smoothed labels: in training it looks worse than it is."""
+    changes = {
+        "augment.policy": "randaugment",
+        "augment.policy_magnitude": 7,
+        "augment.mixup": 0.2,
+        "loss.smoothing": 0.1,
+        "budget.steps": 95,
+        "budget.log_every": 5,
+        "budget.evaluate_epochs": 2.0,
+    }
+    return During(bench.builtin, "small", {**QUICK, **changes})
+
+
+CASES: list[Case] = []

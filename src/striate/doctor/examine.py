@@ -1,0 +1,135 @@
+"""The doctor for strangers: any network with any loader, in a notebook or a script."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from striate.doctor import examination, passes
+from striate.doctor.examination import Examination
+from striate.doctor.patient import Patient
+from striate.errors import DataError, UserError
+
+# What the parts of a batch are called where it is a dict.
+IMAGES = ("image", "images", "pixel_values", "img", "x", "input", "inputs", "data")
+LABELS = ("label", "labels", "target", "targets", "y", "class", "fine_label")
+
+
+def examine(
+    model: nn.Module,
+    loader: Iterable[Any],
+    *,
+    val_loader: Iterable[Any] | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+    loss: Callable[[Any, torch.Tensor], torch.Tensor] | None = None,
+    classes: int | None = None,
+    seconds: float = 60.0,
+) -> Examination:
+    """Why this network will not learn from this loader, in words; an empty Examination where nothing is wrong.
+
+    model: any network of images, on any device; it is left as it was, weights, statistics, modes and hooks. loader: what the
+    training iterates over: (images, labels), or a dict of them; images [B, C, H, W] as the network gets them, labels [B] int64.
+    val_loader: the same for validation. optimizer: its rate, decay and parameters are looked at. loss: a function of (outputs,
+    labels); cross-entropy, with 0.3 for auxiliary heads, if None. classes: how many there are. seconds: most time to take.
+    Raises DataError when the loader yields nothing, UserError when what it yields is no batch of images with labels.
+    """
+    if not isinstance(model, nn.Module):
+        raise UserError(f"examine: expected a torch.nn.Module, found {type(model).__name__}.")
+    began = time.monotonic()
+    device = _device(model)
+    train = _batches(loader, device, "the loader")
+    first = next(train(), None)
+    if first is None:
+        raise DataError("examine: the loader yields nothing. Give one that yields (images, labels) at least once.")
+    patient = Patient(
+        model,
+        *first,
+        train,
+        loss or passes.summed(0.3),
+        scored=None if val_loader is None else _batches(val_loader, device, "val_loader"),
+        classes=classes,
+        optimizer=optimizer,
+        seconds=seconds,
+        began=began,
+    )
+    return examination.before(patient)
+
+
+def _device(model: nn.Module) -> torch.device:
+    """Where the network is. Raises UserError for weights that are nowhere."""
+    first = next(iter([*model.parameters(), *model.buffers()]), None)
+    if first is None:
+        return torch.device("cpu")
+    if first.device.type == "meta":
+        raise UserError(
+            "examine: the network's weights are on the device 'meta', without memory. Call model.to_empty() and draw them."
+        )
+    return first.device
+
+
+def _batches(loader: Iterable[Any], device: torch.device, name: str) -> Callable[[], Iterator[tuple[torch.Tensor, torch.Tensor]]]:
+    """A function that begins a pass over a stranger's loader, as batches on the device.
+
+    A loader that can be iterated over once only (a generator) is kept as far as it was read.
+    """
+    is_once = iter(loader) is loader
+    kept: list[Any] = []
+    source = iter(loader) if is_once else None
+
+    def again() -> Iterator[Any]:
+        if source is None:
+            yield from loader
+            return
+        yield from kept
+        for batch in source:
+            kept.append(batch)
+            yield batch
+
+    def begin() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for batch in again():
+            images, labels = _parts(batch, name)
+            if len(images):
+                yield images.to(device), labels.to(device)
+
+    return begin
+
+
+def _parts(batch: Any, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images as float32 and labels as int64 [B] of whatever a loader yields. Raises UserError saying what was found."""
+    if isinstance(batch, Mapping):
+        keys = {str(key).lower(): key for key in batch}
+        found = [next((keys[word] for word in words if word in keys), None) for words in (IMAGES, LABELS)]
+        if None in found:
+            raise UserError(
+                f"examine: {name} yields a dict with {', '.join(map(str, batch))}; expected 'image' and 'label' in it."
+            )
+        images, labels = (batch[key] for key in found)
+    elif isinstance(batch, (tuple, list)) and len(batch) >= 2:
+        images, labels = batch[0], batch[1]
+    elif hasattr(batch, "images") and hasattr(batch, "labels"):
+        images, labels = batch.images, batch.labels
+    else:
+        raise UserError(f"examine: {name} yields {type(batch).__name__}; expected (images, labels), or a dict of them.")
+    images, labels = _tensor(images, name, "images"), _tensor(labels, name, "labels")
+    if labels.is_floating_point() and labels.dim() == 2 and labels.shape[1] > 1:
+        labels = labels.argmax(1)  # one-hot, or shares of mixed images: the largest
+    labels = labels.reshape(-1).long()
+    if images.dim() < 2 or len(images) != len(labels):
+        raise UserError(
+            f"examine: {name} yields images {list(images.shape)} with {len(labels)} labels; expected [B, C, H, W] with B labels."
+        )
+    return images.float(), labels
+
+
+def _tensor(value: Any, name: str, what: str) -> torch.Tensor:
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    try:
+        return torch.from_numpy(np.asarray(value).copy())
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"examine: the {what} that {name} yields are no numbers ({type(value).__name__}).") from error

@@ -1,0 +1,373 @@
+"""One forward and backward pass, looked at: signal and gradient by depth, heads, gates, dead and saturated units.
+
+The network is seen as it would be trained: in training mode, with the statistics of the batch, but with dropout off, so that
+what differs between two images is due to the images. Everything about it is afterwards as it was before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from striate.machine import reseed_torch
+from striate.taps import Tap, taps
+from striate.train import loss as losses_of
+
+Loss = Callable[[Any, torch.Tensor], torch.Tensor]
+# A gate scales each channel of an image by one factor; so much may the factors of its positions differ, relative to the output.
+_GATE_TOLERANCE = 1e-3
+# A sigmoid is at its limit beyond this: its slope there is below 0.02, a twelfth of the largest.
+_AT_LIMIT = 0.98
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What came out of one layer. Root mean squares over all numbers of a batch.
+
+    scale: of the output. spread: of what differs between the images, output less its mean over the images. gradient: of the
+    loss by the output, times the number of images. dead: of a ReLU, the share of channels that are zero for all images.
+    saturated: of a sigmoid or tanh, the share of outputs at its limits. gate: of a layer that multiplies each channel of an image
+    by one factor, the mean factor.
+    """
+
+    name: str
+    kind: str
+    scale: float
+    spread: float
+    gradient: float | None = None
+    dead: float | None = None
+    saturated: float | None = None
+    gate: float | None = None
+    values: int = 0
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A parameter: root mean squares of it and of its gradient, None where none came. fan_in: inputs of one output, 0 if none."""
+
+    name: str
+    scale: float
+    gradient: float | None
+    fan_in: int
+    count: int
+    is_trained: bool
+    kind: str
+
+
+@dataclass(frozen=True)
+class Head:
+    """Logits of one head: their size, what differs between images, cross-entropy in nats, and the head's weight in the loss."""
+
+    outputs: int
+    scale: float
+    spread: float
+    loss: float
+    weight: float
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What one pass showed.
+
+    images: their number. image_spread: root mean square of what differs between the images of the batch. layers: innermost
+    layers in the order in which they ran; stages: the network's own parts in that order. heads: by name, the main one first.
+    total: the loss as it is minimised. seconds: of the pass.
+    """
+
+    images: int
+    image_scale: float
+    image_spread: float
+    layers: tuple[Layer, ...]
+    stages: tuple[Layer, ...]
+    weights: tuple[Weight, ...]
+    heads: Mapping[str, Head]
+    total: float
+    has_norms: bool
+
+    @functools.cached_property
+    def decay(self) -> list[float]:
+        """Spread of each stage's output over that of the images."""
+        return [stage.spread / max(self.image_spread, 1e-30) for stage in self.stages]
+
+    @property
+    def main(self) -> Head:
+        """The head that the classes come from."""
+        return next(iter(self.heads.values()))
+
+
+def look(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, total: Loss) -> Signals:
+    """Runs the network forward and backward once and reports what passed through it.
+
+    images: [B, C, S, S] float32 as the network gets them, on its device. labels: [B] int64. total: the loss that is
+    minimised, of (outputs, labels).
+    """
+    found: dict[str, dict[str, Any]] = {}
+    order: list[str] = []
+
+    def watch(name: str) -> Tap:
+        def note(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            tensor = main_tensor(output)
+            if tensor is None:
+                return
+            if name not in found:  # a layer that runs several times is seen the first time
+                order.append(name)
+                found[name] = _seen(layer, inputs, tensor.detach())
+                if tensor.requires_grad:
+                    found[name]["gradient"] = None
+                    tensor.register_hook(functools.partial(_keep_gradient, found[name], len(images)))  # type: ignore[no-untyped-call]
+
+        return note
+
+    leaves = [name for name, layer in model.named_modules() if name and not any(layer.children())]
+    parts = stage_names(model)
+    gates = [name for name, layer in model.named_modules() if name and 0 < len(list(layer.children())) <= 8]
+    with preserved(model), as_trained(model):
+        for parameter in model.parameters():
+            parameter.grad = None
+        with taps(model, {name: watch(name) for name in dict.fromkeys([*leaves, *parts, *gates])}), torch.enable_grad():
+            reseed_torch(0, 0, 0)
+            outputs = model(images)
+            heads = heads_of(outputs)
+            for logits in heads.values():
+                if logits.requires_grad:
+                    logits.retain_grad()
+            loss = total(outputs, labels)
+            if loss.requires_grad:
+                loss.backward()  # type: ignore[no-untyped-call]
+        shown = {name: _head(logits, labels) for name, logits in heads.items()}
+        weights = tuple(_weights(model))
+    layer_of = {name: _layer(name, type(model.get_submodule(name)).__name__, seen) for name, seen in found.items()}
+    innermost = set(leaves)
+    is_gate = {name for name in gates if layer_of.get(name) is not None and layer_of[name].gate is not None}
+    mean = images.mean(0, keepdim=True)
+    return Signals(
+        len(images),
+        _rms(images),
+        _rms(images - mean),
+        tuple(layer_of[name] for name in order if name in innermost or name in is_gate),
+        tuple(layer_of[name] for name in order if name in set(parts)),
+        weights,
+        shown,
+        float(loss.detach()),
+        any(isinstance(layer, _NORMS) for layer in model.modules()),
+    )
+
+
+# ---------------------------------------------------------------- the network as it would be trained, and left as it was
+
+
+@contextlib.contextmanager
+def preserved(model: nn.Module) -> Iterator[None]:
+    """After the block the network is as before it: weights, buffers, gradients, modes, what is frozen, and torch's generator."""
+    tensors = [*model.parameters(), *model.buffers()]
+    values = [tensor.detach().clone() for tensor in tensors]
+    gradients = [(parameter, parameter.grad, parameter.requires_grad) for parameter in model.parameters()]
+    modes = [(module, module.training) for module in model.modules()]
+    devices = [tensors[0].device] if tensors and tensors[0].is_cuda else []
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        with torch.no_grad():
+            for tensor, value in zip(tensors, values, strict=True):
+                tensor.copy_(value)
+        for parameter, gradient, is_trained in gradients:
+            parameter.requires_grad_(is_trained)
+            parameter.grad = gradient
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextlib.contextmanager
+def as_trained(model: nn.Module, dropout: bool = False) -> Iterator[None]:
+    """Within the block the network is in training mode, with dropout off unless it is wanted.
+
+    Parts that were in evaluation mode within a network in training mode stay so: that is how it would be trained.
+    """
+    resting = [module for module in model.modules() if not module.training] if model.training else []
+    modes = [(module, module.training) for module in model.modules()]
+    model.train()
+    for module in model.modules():
+        if module in resting or (not dropout and _drops(module)):
+            module.training = False
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _drops(module: nn.Module) -> bool:
+    """Whether it drops units or paths at random: torch's dropouts, and by name torchvision's, timm's and ours."""
+    words = ("Dropout", "DropPath", "StochasticDepth", "DropBlock")
+    return isinstance(module, nn.modules.dropout._DropoutNd) or type(module).__name__.startswith(words)
+
+
+def heads_of(outputs: Any) -> dict[str, torch.Tensor]:
+    """Logits [B, K] by head, the main one first and named "main". Raises UserError as `train.loss.heads`."""
+    if isinstance(outputs, list):
+        outputs = tuple(outputs)
+    if not isinstance(outputs, (torch.Tensor, Mapping, tuple)) and hasattr(outputs, "logits"):
+        return heads_of(outputs.logits)
+    return {name: logits for name, logits in losses_of.heads(outputs).items() if isinstance(logits, torch.Tensor)}
+
+
+def summed(aux_weight: float, smoothing: float = 0.0) -> Loss:
+    """The loss that striate minimises: cross-entropy of the main head, plus `aux_weight` times that of each other head."""
+
+    def total(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
+        return losses_of.total(losses_of.per_head(heads_of(outputs), labels, smoothing), aux_weight, 0.0, [])
+
+    return total
+
+
+def stage_names(model: nn.Module, few: int = 5, most: int = 40) -> list[str]:
+    """The network's own parts, from coarse to fine until there are more than `few`: conv1, layer1 …, or features.0, features.3 …
+
+    Parts without parameters (pools, dropout) are left out.
+    """
+    names = [name for name, child in model.named_children() if any(True for _ in child.parameters())]
+    while len(names) <= few:
+        finer: list[str] = []
+        for name in names:
+            inner = [
+                f"{name}.{child}"
+                for child, part in model.get_submodule(name).named_children()
+                if any(True for _ in part.parameters())
+            ]
+            finer += inner or [name]
+        if finer == names or len(finer) > most:
+            break
+        names = finer
+    return names
+
+
+def main_tensor(output: Any) -> torch.Tensor | None:
+    """The tensor of numbers that a layer puts out, the first of several; None where there is none of at least two images."""
+    if isinstance(output, (tuple, list)):
+        output = next((one for one in output if isinstance(one, torch.Tensor)), None)
+    if isinstance(output, Mapping):
+        output = next((one for one in output.values() if isinstance(one, torch.Tensor)), None)
+    if isinstance(output, torch.Tensor) and output.is_floating_point() and output.dim() >= 2:
+        return output
+    return None
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def _rms(tensor: torch.Tensor) -> float:
+    return float(tensor.float().square().mean().sqrt()) if tensor.numel() else 0.0
+
+
+def _keep_gradient(seen: dict[str, Any], images: int, gradient: torch.Tensor) -> None:
+    seen["gradient"] = _rms(gradient) * images
+
+
+@torch.no_grad()
+def _seen(layer: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> dict[str, Any]:
+    output = output.float()
+    seen: dict[str, Any] = {
+        "scale": _rms(output),
+        "spread": _rms(output - output.mean(0, keepdim=True)),
+        "values": output[0].numel(),
+    }
+    others = [axis for axis in range(output.dim()) if axis != 1]
+    if isinstance(layer, (nn.ReLU, nn.ReLU6)):
+        seen["dead"] = 1.0 - float((output.amax(dim=others) > 0).float().mean())
+    if isinstance(layer, nn.Sigmoid):
+        seen["saturated"] = float(((output > _AT_LIMIT) | (output < 1 - _AT_LIMIT)).float().mean())
+    if isinstance(layer, nn.Tanh):
+        seen["saturated"] = float((output.abs() > 2 * _AT_LIMIT - 1).float().mean())
+    before = inputs[0] if inputs and isinstance(inputs[0], torch.Tensor) else None
+    if before is not None and before.shape == output.shape and output.dim() == 4 and any(layer.children()):
+        seen["gate"] = _gate(before.detach().float(), output)
+    return seen
+
+
+def _gate(before: torch.Tensor, after: torch.Tensor) -> float | None:
+    """The mean factor between 0 and 1 of a layer that scales each channel of each image; None where it does something else."""
+    weight = before.abs().sum((2, 3), keepdim=True)
+    factor = after.abs().sum((2, 3), keepdim=True) / weight.clamp_min(1e-30)
+    is_scaled = (after - factor * before).abs().max() <= _GATE_TOLERANCE * after.abs().max().clamp_min(1e-30)
+    used = weight > 0
+    if not bool(is_scaled) or not bool(used.any()):
+        return None
+    mean = float(factor[used].mean())
+    return mean if 0 < mean < 0.999 else None
+
+
+def _layer(name: str, kind: str, seen: Mapping[str, Any]) -> Layer:
+    return Layer(
+        name,
+        kind,
+        seen["scale"],
+        seen["spread"],
+        seen.get("gradient"),
+        seen.get("dead"),
+        seen.get("saturated"),
+        seen.get("gate"),
+        seen["values"],
+    )
+
+
+def _head(logits: torch.Tensor, labels: torch.Tensor) -> Head:
+    shown = logits.detach().float()
+    if shown.dim() != 2:
+        return Head(0, _rms(shown), 0.0, float("nan"), float("nan"))
+    outputs = shown.shape[1]
+    inside = (labels >= 0) & (labels < outputs)
+    loss, weight = float("nan"), float("nan")
+    if bool(inside.all()):
+        loss = float(functional.cross_entropy(shown, labels))
+        weight = 0.0
+        if logits.grad is not None:
+            # What the loss does to the logits, measured in units of their own cross-entropy: the weight of this head in it.
+            own = (shown.softmax(1) - functional.one_hot(labels, outputs)) / len(labels)
+            weight = float((logits.grad.float() * own).sum() / own.square().sum().clamp_min(1e-30))
+    return Head(outputs, _rms(shown), _rms(shown - shown.mean(0, keepdim=True)), loss, weight)
+
+
+def _weights(model: nn.Module) -> Iterator[Weight]:
+    for owner, module in model.named_modules():
+        for own, parameter in module.named_parameters(recurse=False):
+            gradient = None if parameter.grad is None else _rms(parameter.grad)
+            is_matrix = parameter.dim() >= 2
+            yield Weight(
+                f"{owner}.{own}" if owner else own,
+                _rms(parameter.detach()),
+                gradient,
+                parameter[0].numel() if is_matrix else 0,
+                parameter.numel(),
+                parameter.requires_grad,
+                type(module).__name__,
+            )
+
+
+def weighted(signals: Signals) -> Sequence[Weight]:
+    """The weights of convolutions and linear layers, without biases and normalisation, in the order of definition."""
+    return [weight for weight in signals.weights if weight.fan_in]
+
+
+def features(signals: Signals) -> Layer | None:
+    """The last of the network's own parts before the main head; None where all there is is heads."""
+    outputs = signals.main.outputs
+    before = [place for place, stage in enumerate(signals.stages) if stage.values == outputs]
+    until = signals.stages[: before[0]] if before else signals.stages
+    return until[-1] if until else None
+
+
+def trunk(signals: Signals) -> tuple[Layer, ...]:
+    """The network's own parts up to the last one before the main head, in the order in which they ran."""
+    last = features(signals)
+    if last is None:
+        return signals.stages
+    return signals.stages[: signals.stages.index(last) + 1]

@@ -1,0 +1,100 @@
+"""Batch normalisation that normalises nothing: over a single value, or in evaluation mode while the network trains.
+
+Looks at the modes of the batch norms as the network was given, and at the number of values that each one averages over in a
+batch of this size: images times positions of its grid. Over one value the output is the shift, whatever comes in.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from striate.doctor import passes
+from striate.doctor.finding import Cause, Finding, Remedy, Severity
+from striate.doctor.patient import Patient
+from striate.taps import Tap, taps
+
+SOURCE = "Ioffe and Szegedy 2015, algorithm 1; Wu and He 2018 (group normalization), section 1 (small batches)"
+# Values to average over: with fewer the statistics are noise. Wu and He's figure 1 shows the loss of accuracy below 8 images.
+FEW_IMAGES = 4
+
+
+def check(patient: Patient) -> Finding | None:
+    """The finding, or None where every batch norm has a batch to normalise by."""
+    norms = {name: one for name, one in patient.model.named_modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)}
+    if not norms:
+        return None
+    size = patient.batch_size
+    resting = [name for name, norm in norms.items() if not norm.training and norm.running_mean is not None]
+    frozen = {name for name in resting if all(not one.requires_grad for one in norms[name].parameters())}
+    if patient.model.training and set(resting) - frozen:
+        return _resting(sorted(set(resting) - frozen), len(norms), "warning")
+    if not patient.model.training and patient.recipe is None and len(resting) == len(norms):
+        return _resting(resting, len(norms), "note")
+    grids = _grids(patient)
+    single = [name for name, cells in grids.items() if cells * size < 2]
+    if single:
+        words = f"{len(single)} of {len(norms)} batch norms average over a single value: a batch of {size} and a grid of 1x1."
+        return _small(words, size, single, "error")
+    alone = [name for name, cells in grids.items() if size == 1]
+    if alone:
+        words = f"Batch normalisation over one image: {len(norms)} batch norms see each image apart, and never the batch."
+        return _small(words, size, alone, "error")
+    if size < FEW_IMAGES:
+        words = f"Batch normalisation over {size} images: its statistics are noise, and differ from those of evaluation."
+        return _small(words, size, list(norms), "warning")
+    return None
+
+
+def _grids(patient: Patient) -> dict[str, int]:
+    """Positions of the grid that each batch norm averages over."""
+    found: dict[str, int] = {}
+
+    def watch(name: str) -> Tap:
+        def note(_layer: nn.Module, inputs: tuple[torch.Tensor, ...], _output: torch.Tensor) -> None:
+            found.setdefault(name, inputs[0][0, 0].numel() if inputs[0].dim() > 2 else 1)
+
+        return note
+
+    norms = [name for name, one in patient.model.named_modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
+    images = patient.images if len(patient.images) > 1 else patient.images.repeat(2, 1, 1, 1)
+    with torch.no_grad(), passes.preserved(patient.model), passes.as_trained(patient.model):
+        with taps(patient.model, {name: watch(name) for name in norms}):
+            patient.model(images[:2])
+    return found
+
+
+def _resting(names: list[str], count: int, severity: Severity) -> Finding:
+    which = (
+        f"{len(names)} of {count} batch norms are" if severity == "warning" else "The network, and with it every batch norm, is"
+    )
+    return Finding(
+        "batch-norm-mode",
+        severity,
+        f"{which} in evaluation mode: they scale by statistics from before the training instead of the batch's.",
+        {"batch norms": count, "in evaluation mode": len(names), "names": names[:20]},
+        (Cause("batch-norm-mode", 0.9, f"{len(names)} of {count} in evaluation mode, their scale and shift not frozen"),),
+        (
+            Remedy(
+                "Call model.train() before each epoch; after an evaluation in particular. Freeze scale and shift too if it is meant."
+            ),
+        ),
+        SOURCE,
+        layer=names[0],
+    )
+
+
+def _small(sentence: str, size: int, names: list[str], severity: Severity) -> Finding:
+    return Finding(
+        "batch-norm-batch",
+        severity,
+        sentence,
+        {"images of a batch": size, "batch norms": len(names)},
+        (
+            Cause("batch-norm-single" if size < 2 else "batch-too-small", 0.9, f"{size} images at once"),
+            Cause("batch-too-small" if size < 2 else "batch-norm-single", 0.5, "batch normalisation wants 8 images or more"),
+        ),
+        (Remedy("Use a batch of 16 or more; with little memory a network with group normalisation.", {"optim.batch_size": 32}),),
+        SOURCE,
+        layer=names[0] if names else None,
+    )

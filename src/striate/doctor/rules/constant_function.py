@@ -1,0 +1,182 @@
+"""The network is a constant function: what it puts out does not depend on the image.
+
+Looks at what differs between the images of a batch, part by part, from the pixels to the last part before the head; at the
+logits; and at the same network with its weights drawn again, to tell a bad start from gates and from missing normalisation.
+
+One threshold on the logits is not enough. A head that starts at zero gives constant logits and learns at once, and a network
+with batch norm that is looked at in evaluation mode before it has seen a batch has nearly constant ones. So the features decide,
+in training mode: where they carry less than a hundred-thousandth of what the pixels carry, a step of any usual size changes
+nothing but the biases of the head.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from striate.doctor import passes
+from striate.doctor.finding import Cause, Curve, Finding, Remedy
+from striate.doctor.passes import Signals
+from striate.doctor.patient import Patient
+from striate.doctor.remedies import initialised, normalised, with_open_gates, with_slow_start
+from striate.models import init
+
+SOURCE = (
+    "Glorot and Bengio 2010, section 4.2 (variance from layer to layer); He et al. 2015 (rectifiers), section 2.2; "
+    "the case: Salunkhe 2024, whose loss stayed at 1.6 ln 1000"
+)
+# Share of the pixels' spread that reaches the features. Of the 73 networks as their papers start them the least that learns
+# has 8e-5 (ZFNet, deviation 0.01 in all layers); the source paper's has 2e-9, torch's start of GoogLeNet without gates 3e-7.
+CONSTANT = 1e-5
+# Logits that differ by more than this are no constant, whatever the features' size.
+LOGITS = 1e-3
+# Below this share a part is named as the place where the signal dies.
+DYING = 1e-3
+# A signal is weak where gates alone leave less than the second share, and of the pixels' spread less than the first is left.
+WEAK, WEAK_GATES = 1e-2, 0.05
+
+
+def check(patient: Patient) -> Finding | None:
+    """The finding, or None where the features depend on the images."""
+    seen = patient.signals
+    last = passes.features(seen)
+    spread = seen.main.spread if last is None else last.spread
+    share = spread / max(seen.image_spread, 1e-30)
+    if seen.image_spread == 0 or not math.isfinite(share):
+        return None
+    if share >= CONSTANT or seen.main.spread >= LOGITS:
+        return _weak(patient, share)
+    dying = next((stage for stage in passes.trunk(seen) if stage.spread < DYING * seen.image_spread), last)
+    inner = _innermost(seen, dying.name) if dying is not None else None
+    causes, better = _causes(patient, share)
+    where = f"; it dies in {inner or dying.name}" if dying is not None else ""
+    evidence = {
+        "spread of the pixels": seen.image_spread,
+        "spread of the features": spread,
+        "of it left": share,
+        "spread of the logits": seen.main.spread,
+        "spread by part": {stage.name: stage.spread for stage in passes.trunk(seen)},
+    } | better
+    return Finding(
+        "constant-function",
+        "error",
+        f"The network is a constant function: between images its features differ by {share:.1g} of what the pixels do{where}. "
+        f"It can learn nothing but the biases of its last layer, and its loss will stand at {_standstill(seen)}.",
+        evidence,
+        tuple(causes),
+        tuple(_remedies(patient, causes)),
+        SOURCE,
+        layer=inner or (dying.name if dying is not None else None),
+        curve=curve(seen, dying.name if dying is not None else None),
+    )
+
+
+def _standstill(seen: Signals) -> str:
+    """The loss of a network that does not look at its images, as a sum: 1.6 ln 12 = 3.98."""
+    weight = sum(head.weight for head in seen.heads.values() if math.isfinite(head.weight))
+    outputs = seen.main.outputs
+    factor = "" if math.isclose(weight, 1.0, rel_tol=1e-3) else f"{weight:.3g} "
+    return f"{factor}ln {outputs} = {weight * math.log(max(1, outputs)):.3g}"
+
+
+def _weak(patient: Patient, share: float) -> Finding | None:
+    """A signal that gates alone make weak, in a network without normalisation that could lift it again."""
+    seen = patient.signals
+    gates = gate_factors(seen)
+    left = math.prod(gates.values())
+    if seen.has_norms or share >= WEAK or left >= WEAK_GATES:
+        return None
+    return Finding(
+        "weak-signal",
+        "warning",
+        f"Gates leave {left:.1g} of the signal on its way through {len(gates)} parts, and nothing lifts it again: between images "
+        f"the features differ by {share:.1g} of what the pixels do.",
+        {"factor of all gates": left, "factor by part": gates, "of the pixels' spread left": share},
+        (
+            Cause("gates", 0.9, f"a mean factor of {sum(gates.values()) / len(gates):.2g} in each of {len(gates)} parts in a row"),
+            Cause("no-normalisation", 0.4, "no layer is normalised"),
+        ),
+        (with_open_gates(patient), normalised(patient)),
+        SOURCE,
+        layer=next(iter(gates)),
+        curve=curve(seen, None),
+    )
+
+
+def curve(seen: Signals, mark: str | None) -> Curve:
+    """Spread by depth, from the pixels to the main head."""
+    parts = passes.trunk(seen)
+    names = ["pixels", *(part.name for part in parts), "logits"]
+    values = [seen.image_spread, *(part.spread for part in parts), seen.main.spread]
+    return Curve(
+        "What differs between images, by depth",
+        "part of the network",
+        "root mean square",
+        names,
+        {"spread": values},
+        is_log=True,
+        mark=(mark, "dies here") if mark is not None else None,
+    )
+
+
+def _innermost(seen: Signals, stage: str) -> str | None:
+    """Of the layers inside a part, the first whose spread is below the mark and stays there to the part's end."""
+    inside = [layer for layer in seen.layers if layer.name == stage or layer.name.startswith(stage + ".")]
+    return next((layer.name for layer in inside if layer.spread < DYING * seen.image_spread), None)
+
+
+def _causes(patient: Patient, share: float) -> tuple[list[Cause], dict[str, float]]:
+    """Causes by how many powers of ten each takes, from the gates' factors and from the network with its weights drawn anew."""
+    seen, model = patient.signals, patient.model
+    lost = -math.log10(max(share, 1e-30))
+    evidence: dict[str, float] = {}
+    causes = []
+    gates = gate_factors(seen)
+    by_gates = -sum(map(math.log10, gates.values()))
+    if gates:
+        evidence["factor of all gates"] = 10**-by_gates
+        causes.append(
+            Cause(
+                "gates",
+                min(1.0, by_gates / lost),
+                f"{sum(layer.gate is not None for layer in seen.layers)} gates with a mean factor of "
+                f"{sum(gates.values()) / len(gates):.2g} in {len(gates)} parts in a row leave {10**-by_gates:.1g}",
+            )
+        )
+    with passes.preserved(model):
+        init.apply(model, "he")
+        again = passes.look(model, patient.images[:16], patient.labels[:16], patient.loss)
+    last = passes.features(again)
+    drawn = (again.main.spread if last is None else last.spread) / max(again.image_spread, 1e-30)
+    by_weights = math.log10(max(drawn, 1e-30)) + lost
+    evidence["of it left with He's initial weights"] = drawn
+    if by_weights > 0.5:
+        causes.append(
+            Cause(
+                "initialisation",
+                min(1.0, by_weights / lost),
+                f"with He's initial weights {drawn:.1g} is left instead of {share:.1g}",
+            )
+        )
+    if not seen.has_norms:
+        layers = len(passes.weighted(seen))
+        rest = max(0.1, 1 - (max(0.0, by_weights) + by_gates) / lost)
+        causes.append(Cause("no-normalisation", min(0.5, rest), f"{layers} layers with weights, and none of them is normalised"))
+    return causes, evidence
+
+
+def gate_factors(seen: Signals) -> dict[str, float]:
+    """The mean factor of the gates in each part of the network that has some."""
+    found = {}
+    for stage in seen.stages:
+        factors = [one.gate for one in seen.layers if one.gate is not None and one.name.startswith(stage.name + ".")]
+        if factors:
+            found[stage.name] = sum(factors) / len(factors)
+    return found
+
+
+def _remedies(patient: Patient, causes: list[Cause]) -> Iterator[Remedy]:
+    ways = {"initialisation": initialised, "gates": with_open_gates, "no-normalisation": normalised}
+    for cause in sorted(causes, key=lambda one: -one.weight):
+        yield ways[cause.name](patient)
+    yield with_slow_start(patient)

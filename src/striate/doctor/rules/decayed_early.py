@@ -1,0 +1,89 @@
+"""The learning rate fell while the loss was still falling fast, and since then next to nothing happens.
+
+Looks at: the learning rate over the steps, and the slope of the training loss before it fell to a tenth and after.
+Why: a lower rate brings the last gain of what was found at a higher one. Lowered before anything was found, it only stops the
+training. Keras' `decay` of 1e-6 is harmless and one of 1e-2 is not; step schedules for 90 epochs of ImageNet are too early
+for a hundred epochs of a small set, and the other way round.
+Source: He et al. 2016, section 3.4 (drops when the error plateaus); You et al. 2019, "How does learning rate decay help".
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from striate.doctor.finding import Cause, Finding, Remedy
+from striate.doctor.history import History, curve, level, slope
+from striate.doctor.rules.plateau import is_learnt
+
+SOURCE = "He et al. 2016, section 3.4; You et al. 2019, section 4"
+
+# The rate counts as fallen below this share of its peak, and the time since then must be this share of the records.
+_FALLEN, _SINCE = 0.1, 0.35
+# Rows needed before and after.
+_LEAST_BEFORE, _LEAST_AFTER = 4, 6
+# Before: the loss was falling by this share in the time that it was high. After: at most this share of that pace.
+_FELL, _PACE = 0.03, 0.25
+
+
+def check(history: History) -> Finding | None:
+    """A finding when the pace of the loss broke down with the rate, and much was left to learn."""
+    rows = np.isfinite(history.steps["lr"]) & np.isfinite(history.loss)
+    lr, loss, step = history.steps["lr"][rows], history.loss[rows], history.steps["step"][rows]
+    if len(lr) < _LEAST_BEFORE + _LEAST_AFTER or lr.max() <= 0:
+        return None
+    fallen = np.flatnonzero(lr >= _FALLEN * lr.max())[-1] + 1
+    if len(lr) - fallen < max(_LEAST_AFTER, _SINCE * len(lr)):
+        return None
+    high = slice(int(np.argmax(lr)), int(fallen))
+    late = slice(int(high.start + (high.stop - high.start) // 3), high.stop)
+    if late.stop - late.start < _LEAST_BEFORE - 1:
+        late = high
+    pace, error = slope(step[late], loss[late])
+    after, _ = slope(step[fallen:], loss[fallen:])
+    left = level(loss[-5:])
+    was_falling = -pace * (step[late][-1] - step[late][0]) > _FELL * left and -pace > 2 * error
+    if not was_falling or -after > _PACE * -pace or is_learnt(history, left) or math.isnan(after):
+        return None
+    first = int(step[fallen])
+    return Finding(
+        code="decayed-early",
+        severity="warning",
+        sentence=(
+            f"The learning rate fell below a tenth of its peak at step {first:,} of {int(step[-1]):,}, while the loss was falling; "
+            f"since then it stays at {left:.4g}."
+        ),
+        evidence={
+            "peak rate": float(lr.max()),
+            "rate now": float(lr[-1]),
+            "loss per 100 steps, before": 100 * pace,
+            "loss per 100 steps, after": 100 * after,
+            "loss now": left,
+            "loss of guessing": history.chance,
+        },
+        causes=(
+            Cause(
+                "schedule-early",
+                0.85,
+                f"the loss fell by {-100 * pace:.2g} each 100 steps before, and by {-100 * after:.2g} after",
+            ),
+            Cause("underfitting", 0.2, "or what was found before was all this network can do"),
+        ),
+        remedies=_remedies(history),
+        source=SOURCE,
+        curve=curve(
+            "Learning rate", "step", "rate", {"learning rate": (step, lr)}, is_log=bool(lr.min() > 0), mark=(first, "fell")
+        ),
+    )
+
+
+def _remedies(history: History) -> tuple[Remedy, ...]:
+    whole = Remedy("Let the rate fall over the whole training.", history.set(optim_schedule="cosine"))
+    if history.recipe is None:
+        return (whole,)
+    o = history.recipe.optim
+    if o.schedule == "step":
+        later = tuple(round(3 * epoch, 2) for epoch in o.drop_epochs)
+        return (whole, Remedy("Drop it three times as late.", {"optim.drop_epochs": later}))
+    return (whole,) if whole.changes else (Remedy("Train longer, the schedule with it.", history.longer(3)),)

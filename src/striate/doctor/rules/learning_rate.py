@@ -1,0 +1,105 @@
+"""The learning rate is far from the rates at which this network learns.
+
+Looks at the loss after a dozen steps from the same start, on the same batches, with the recipe's own optimiser, at the
+recipe's rate and at tenths and tens of it. What bursts at the recipe's rate and learns at a tenth is too high; what stands still
+at the recipe's rate and learns at a hundred times it is too low. A recipe with a warm-up gets to its peak slowly, so it is
+judged at a tenth of it.
+"""
+
+from __future__ import annotations
+
+import math
+
+from striate.doctor.finding import Cause, Curve, Finding, NotJudged, Remedy
+from striate.doctor.patient import Patient
+from striate.doctor.trials import RateCurve
+
+SOURCE = "Smith 2017, section 3.3 (learning rate range test); Goodfellow, Bengio and Courville 2016, section 11.4.1"
+# A rate bursts when its steps leave the loss above the first one by this share of it. Steps at a good rate with momentum may
+# raise it at first: ResNet-18 with SGD at 0.1 by a tenth.
+BURST = 0.6
+# A rate learns when its steps lower the loss by this share, and stands still when by less than that.
+LEARNS, STANDS = 0.04, 0.01
+
+
+def check(patient: Patient) -> Finding | None:
+    """The finding, or None where the recipe's rate is among those that learn, or none of them says anything."""
+    if patient.recipe is None and patient.optimizer is None:
+        raise NotJudged("no optimiser was given")
+    curve = patient.rates
+    if not math.isfinite(curve.before) or curve.before <= 0:
+        return None
+    warmed = patient.recipe is not None and patient.recipe.optim.warmup_epochs > 0
+    here = curve.at(0.1 if warmed else 1.0)
+    if here is None or len(curve.rates) < 2:
+        raise NotJudged("no time for more than one rate")
+    if _burst(curve, here) and (lower := _best(curve, below=curve.rate)) is not None:
+        return _finding(patient, curve, here, lower, "learning-rate-high")
+    at_peak = curve.at(1.0)
+    if at_peak is not None and abs(_fall(curve, at_peak)) < STANDS:
+        higher = _best(curve, above=30 * curve.rate)
+        if higher is not None:
+            return _finding(patient, curve, at_peak, higher, "learning-rate-low")
+    return None
+
+
+def _fall(curve: RateCurve, loss: float) -> float:
+    return (curve.before - loss) / curve.before
+
+
+def _burst(curve: RateCurve, loss: float) -> bool:
+    return not math.isfinite(loss) or _fall(curve, loss) < -BURST
+
+
+def _best(curve: RateCurve, below: float = math.inf, above: float = 0.0) -> float | None:
+    """The rate within the bounds that lowered the loss most; None where none learns, or lower ones at least leave it alone."""
+    inside = [(loss, rate) for loss, rate in zip(curve.losses, curve.rates, strict=True) if above < rate < below]
+    if not inside:
+        return None
+    loss, rate = min(inside)
+    if _fall(curve, loss) >= LEARNS:
+        return rate
+    calm = [rate for loss, rate in inside if not _burst(curve, loss)]
+    return max(calm) if calm and math.isfinite(below) else None
+
+
+def _finding(patient: Patient, curve: RateCurve, here: float, better: float, cause: str) -> Finding:
+    is_high = cause == "learning-rate-high"
+    after = f"{here:.3g}" if math.isfinite(here) else "no finite number"
+    there = curve.losses[curve.rates.index(better)]
+    changes: dict[str, object] = {}
+    if patient.recipe is not None:
+        o = patient.recipe.optim
+        changes = {"optim.lr": float(f"{o.lr * better / curve.rate:.3g}")}
+        if is_high and o.warmup_epochs == 0:
+            changes["optim.warmup_epochs"] = 1.0
+    factor = better / curve.rate
+    shown = f"{1 / factor:.3g} times lower" if is_high else f"{factor:.3g} times higher"
+    causes = [
+        Cause(cause, 0.9, f"the loss is {after} after {curve.steps} steps at {curve.rate:.3g} and {there:.3g} at {better:.3g}")
+    ]
+    if is_high and not patient.signals.has_norms:
+        causes.append(Cause("no-normalisation", 0.3, "a network without normalisation bears lower rates only"))
+    return Finding(
+        "learning-rate",
+        "error" if is_high or factor >= 1000 else "warning",
+        f"The learning rate {curve.rate:.3g} is too {'high' if is_high else 'low'}: after {curve.steps} steps the loss is {after}, "
+        f"from {curve.before:.3g}; a rate {shown} gives {there:.3g}.",
+        {
+            "learning rate": curve.rate,
+            "loss before": curve.before,
+            "loss by rate": {f"{rate:.3g}": loss for rate, loss in zip(curve.rates, curve.losses, strict=True)},
+        },
+        tuple(causes),
+        (Remedy(f"Take a learning rate of about {better:.2g}" + (" with a warm-up." if is_high else "."), changes),),
+        SOURCE,
+        curve=Curve(
+            f"Loss after {curve.steps} steps, by learning rate",
+            "learning rate",
+            "cross-entropy",
+            list(curve.rates),
+            {"loss": [loss if math.isfinite(loss) else None for loss in curve.losses]},
+            is_log_x=True,
+            mark=(curve.rate, "the recipe's"),
+        ),
+    )

@@ -1,0 +1,69 @@
+"""The network cannot learn a single batch by heart.
+
+Looks at up to 60 steps of Adam at 0.001 on the first 32 images alone, without dropout, on weights that are put back afterwards.
+Every network that can learn anything can learn 32 images by heart, with right labels or wrong ones; so where it cannot, the
+labels, the amount of data, the schedule and the augmentation are excluded, and what is left is the network, its input and its
+loss.
+"""
+
+from __future__ import annotations
+
+import math
+
+from striate.doctor.finding import Cause, Curve, Finding, NotJudged, Remedy
+from striate.doctor.patient import Patient
+from striate.doctor.remedies import initialised, normalised
+
+SOURCE = "Karpathy 2019, A Recipe for Training Neural Networks (overfit one batch); Zhang et al. 2017 (random labels are learnt)"
+
+
+def check(patient: Patient) -> Finding | None:
+    """The finding, or None where the batch was learnt. Raises NotJudged where there was no time for it."""
+    found = patient.learnt
+    if found.is_learnt:
+        return None
+    if not found.is_finished:
+        raise NotJudged(f"no time for more than {len(found.losses)} steps")
+    if found.classes < 2:
+        raise NotJudged("all images of the batch have one label")
+    chance = math.log(found.classes)
+    last = found.losses[-1]
+    fell = found.losses[0] - min(found.losses)
+    is_moving = fell > 0.15 * chance
+    causes = _causes(patient)
+    return Finding(
+        "one-batch",
+        "warning" if is_moving else "error",
+        f"The network does not learn {found.images} images by heart: after {len(found.losses)} steps on them alone the loss is "
+        f"{last:.3g}, from {found.losses[0]:.3g}, and {found.top1:.0%} are right.",
+        {
+            "images": found.images,
+            "steps": len(found.losses),
+            "first loss": found.losses[0],
+            "last loss": last,
+            "right": found.top1,
+            "excluded": "wrong labels, too little data, the schedule, augmentation, the learning rate of the recipe",
+        },
+        tuple(causes),
+        (
+            initialised(patient),
+            normalised(patient),
+            Remedy("Look at the other findings first: they say where the signal is lost."),
+        ),
+        SOURCE,
+        curve=Curve("Loss on one batch", "step", "cross-entropy", list(range(len(found.losses))), {"loss": list(found.losses)}),
+    )
+
+
+def _causes(patient: Patient) -> list[Cause]:
+    seen = patient.signals
+    trained = sum(one.count for one in seen.weights if one.is_trained)
+    share = trained / max(1, sum(one.count for one in seen.weights))
+    causes = [Cause("initialisation", 0.4, "what the labels are, and how the rate is chosen, does not matter here")]
+    if share < 0.5:
+        causes.append(Cause("frozen-parameters", 0.6, f"{share:.0%} of the parameters train"))
+    if not seen.has_norms:
+        causes.append(Cause("no-normalisation", 0.35, "no layer is normalised"))
+    if seen.image_spread < 0.05:
+        causes.append(Cause("pixel-range", 0.5, f"between images pixels differ by {seen.image_spread:.2g}, where 1 is usual"))
+    return causes

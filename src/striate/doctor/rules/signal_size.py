@@ -1,0 +1,67 @@
+"""The signal explodes on its way through the network, or shrinks to where numbers mean nothing.
+
+Looks at the root mean square of what each part puts out. Different from a constant function, whose output may have any size:
+here it is the size itself that makes logits so large that the softmax has one winner whatever the image, and a gradient that
+throws the weights away at the first step.
+"""
+
+from __future__ import annotations
+
+import math
+
+from striate.doctor import passes
+from striate.doctor.finding import Cause, Curve, Finding
+from striate.doctor.patient import Patient
+from striate.doctor.remedies import initialised, normalised, with_slow_start
+
+SOURCE = "He et al. 2015 (rectifiers), section 2.2; Hanin and Rolnick 2018 (failure modes of the start)"
+# Logits and features of the 73 networks as their papers start them are below 3, but VGG's as printed: 1e6 to 1e10.
+LARGE_LOGITS = 50.0
+# A part that puts out so many times what the images have is named.
+GROWN = 100.0
+
+
+def check(patient: Patient) -> Finding | None:
+    """The finding, or None where every part puts out a size that a network can work with."""
+    seen = patient.signals
+    parts = passes.trunk(seen)
+    largest = max([seen.main.scale, *(part.scale for part in parts)])
+    is_burst = not math.isfinite(largest) or not math.isfinite(seen.total)
+    if not is_burst and seen.main.scale < LARGE_LOGITS:
+        return None
+    limit = GROWN * max(seen.image_scale, 1e-30)
+    layer = next((one.name for one in seen.layers if not one.scale < limit), None)
+    growth = (largest / max(seen.image_scale, 1e-30)) ** (1 / max(1, len(parts))) if math.isfinite(largest) else math.inf
+    size = f"{seen.main.scale:.2g}" if math.isfinite(seen.main.scale) else "not finite"
+    grows = [part.scale for part in parts if math.isfinite(part.scale)]
+    # What grows from part to part is a matter of all weights; a jump in the last layer alone is one of the head.
+    is_head = bool(grows) and grows[-1] < limit and math.isfinite(seen.main.scale)
+    causes = [Cause("head-scale", 0.9, f"its inputs are {grows[-1]:.2g} and its outputs {size}")] if is_head else []
+    if not is_head:
+        causes.append(Cause("initialisation", 0.9, f"each part multiplies the signal by {growth:.2g} on average"))
+        if not seen.has_norms:
+            causes.append(Cause("no-normalisation", 0.4, "no layer is normalised, so nothing holds the size"))
+    return Finding(
+        "signal-size",
+        "error",
+        f"The signal explodes: logits of size {size} before the first step, where about 1 is usual"
+        + (f"; it is first {GROWN:g} times that of the pixels in {layer}." if layer else "."),
+        {
+            "size of the pixels": seen.image_scale,
+            "size of the logits": seen.main.scale,
+            "size by part": {part.name: part.scale for part in parts},
+        },
+        tuple(causes),
+        (initialised(patient), normalised(patient), with_slow_start(patient)),
+        SOURCE,
+        layer=layer,
+        curve=Curve(
+            "Size of the signal, by depth",
+            "part of the network",
+            "root mean square",
+            ["pixels", *(part.name for part in parts), "logits"],
+            {"size": [seen.image_scale, *(part.scale for part in parts), seen.main.scale]},
+            is_log=True,
+            mark=None,
+        ),
+    )

@@ -1,0 +1,79 @@
+"""The network does not even learn the training images, with nothing to hold it back.
+
+Looks at: a training loss that stands still at a high rate, and the accuracy of training images scored in evaluation mode, beside
+that of validation.
+Why: when training images are answered no better than new ones, and both poorly, neither more data nor more regularisation helps;
+the network is too small for the data, or its training too short or too timid.
+Source: Goodfellow, Bengio and Courville 2016, sections 5.2 and 11.4.1 (capacity, and high training error).
+"""
+
+from __future__ import annotations
+
+import math
+
+from striate.doctor.finding import Cause, Finding, Remedy
+from striate.doctor.history import History, level
+from striate.doctor.rules import regularisation
+from striate.doctor.rules.plateau import Stall, decay_is_ahead, stall
+from striate.doctor.rules.plateau_at_chance import strong_settings
+
+SOURCE = "Goodfellow, Bengio and Courville 2016, sections 5.2 and 11.4.1"
+
+# Training images are known no better than new ones when the two accuracies differ by less.
+_NO_GAP = 0.06
+# Poor: with more than this, the network did learn.
+_POOR = 0.7
+_LEAST_EVALUATIONS = 2
+
+
+def check(history: History) -> Finding | None:
+    """A finding when the loss stalls and training images score as poorly as validation, with no strong regularisation set."""
+    stalled, scores = stall(history), history.scores("val")
+    if stalled is None or scores is None or len(scores) < _LEAST_EVALUATIONS:
+        return None
+    train, val = _training(history), level(scores["top1"][-2:])
+    if not (train < _POOR and train - val < _NO_GAP and val - train < 2 * _NO_GAP):
+        return None
+    if (history.recipe is not None and strong_settings(history.recipe)) or regularisation.check(history) is not None:
+        return None
+    return Finding(
+        code="underfitting",
+        severity="note" if decay_is_ahead(history) else "warning",
+        sentence=(
+            f"Training images are answered no better than new ones ({train:.1%} and {val:.1%}), "
+            f"and the training loss stands at {stalled.loss:.4g}."
+        ),
+        evidence={
+            "training accuracy": train,
+            "validation accuracy": val,
+            "training loss": stalled.loss,
+            "fell by": stalled.down,
+            "from step": stalled.first_step,
+            "parameters": history.start.get("trained_parameters"),
+            "update over weight, typical": level(history.typical_update_ratio()[history.is_near_peak(0.5)]),
+        },
+        causes=_causes(history, stalled),
+        remedies=(
+            Remedy("Take a larger network: wider, or deeper with residual connections."),
+            Remedy("Train longer.", history.longer(3)),
+        ),
+        source=SOURCE,
+        curve=history.loss_curve(),
+    )
+
+
+def _training(history: History) -> float:
+    sample = history.scores("train-sample")
+    return level(sample["top1"][-2:]) if sample is not None else level(history.steps["top1"][-5:])
+
+
+def _causes(history: History, stalled: Stall) -> tuple[Cause, ...]:
+    update = level(history.typical_update_ratio()[history.is_near_peak(0.5)])
+    causes = [Cause("underfitting", 0.7, "training images are as little known as new ones, and the loss no longer falls")]
+    if update < 1e-4:
+        causes.append(Cause("learning-rate-low", 0.75, f"a step changes weights by {update:.1e} of their size"))
+    elif update > 1e-2:
+        causes.append(Cause("learning-rate-high", 0.55, f"a step changes weights by {update:.1%} of their size"))
+    if math.isfinite(stalled.noise):
+        causes.append(Cause("label-noise", 0.2, "labels that are wrong cannot be learnt either"))
+    return tuple(causes)

@@ -1,0 +1,198 @@
+"""Short trainings on the network itself, which is put back afterwards: can it learn one batch, and which rates does it bear?"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import cycle, islice
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from striate import machine
+from striate.doctor import passes
+from striate.train import optim
+
+if TYPE_CHECKING:
+    from striate.doctor.patient import Patient
+
+# Steps on one batch, and their rate: Adam's steps have one size whatever the size of the gradients, so that a network that
+# starts with small gradients is not taken for one that has none. Source: Kingma and Ba 2015, section 2.1.
+BATCH_STEPS, BATCH_RATE = 60, 1e-3
+# A batch counts as learnt when its loss fell to this share of ln K.
+LEARNT_SHARE = 0.5
+# Steps at each rate, and the rates, as multiples of the recipe's, in the order in which they are tried.
+RATE_STEPS = 12
+MULTIPLES = (1.0, 0.1, 10.0, 0.01, 100.0, 0.001)
+# Where no rate up to there moved the loss by this share, higher ones are tried, until one does.
+HIGHER, MOVED = (1e3, 1e4, 1e5), 0.03
+# Batches that the steps at a rate take in turn, and those of them that the loss is measured on at the end.
+RATE_BATCHES, SCORED_BATCHES = 6, 2
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What steps on one batch brought. losses: of the main head before each step, in nats; images, classes in the batch."""
+
+    losses: tuple[float, ...]
+    top1: float
+    images: int
+    classes: int
+    wanted_steps: int
+
+    @property
+    def is_learnt(self) -> bool:
+        """Whether the loss fell to half of what guessing among the classes of the batch gives, or all images are right."""
+        chance = math.log(max(2, self.classes))
+        return self.top1 > 0.95 or (math.isfinite(self.losses[-1]) and min(self.losses) < LEARNT_SHARE * chance)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there was time for enough steps to judge by."""
+        return self.is_learnt or len(self.losses) >= self.wanted_steps or not math.isfinite(self.losses[-1])
+
+
+@dataclass(frozen=True)
+class RateCurve:
+    """Loss after some steps by learning rate. rates rising; before: the loss without any step; losses: inf where it burst.
+
+    rate: the one that is asked about. falls: share by which each rate lowered the loss, below 0 where it rose.
+    """
+
+    rate: float
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    before: float
+    steps: int
+
+    def at(self, multiple: float) -> float | None:
+        """The loss at a multiple of the rate; None where it was not tried."""
+        for rate, loss in zip(self.rates, self.losses, strict=True):
+            if math.isclose(rate, self.rate * multiple, rel_tol=1e-6):
+                return loss
+        return None
+
+    @property
+    def best(self) -> float:
+        """The rate that lowered the loss most."""
+        return min(zip(self.losses, self.rates, strict=True))[1]
+
+
+def one_batch(patient: Patient) -> Learnt:
+    """Trains on the first images alone, without dropout, until they are learnt or steps or time are used up."""
+    count = patient.looked_at
+    model, images, labels = patient.model, patient.images[:count], patient.labels[:count]
+    losses: list[float] = []
+    top1 = 0.0
+    began, limit_s = time.monotonic(), 0.5 * patient.left_s
+    with passes.preserved(model), passes.as_trained(model):
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.Adam(trained, lr=BATCH_RATE, betas=(0.9, 0.99))
+        for _ in range(BATCH_STEPS):
+            main, top1 = _step(patient, optimizer, images, labels)
+            losses.append(main)
+            found = Learnt(tuple(losses), top1, len(images), len(set(labels.tolist())), BATCH_STEPS)
+            if (found.is_learnt and len(losses) > 1) or not math.isfinite(main) or time.monotonic() - began > limit_s:
+                break
+    return found
+
+
+def range_test(patient: Patient) -> RateCurve:
+    """Takes the same few steps from the same start at several rates, with the recipe's own optimiser.
+
+    Every rate sees the same batches, so the differences between the rates are not those between batches.
+    Source: Smith 2017, section 3.3 (range test), with a fresh start for each rate in place of one rising ramp.
+    """
+    rate, make = rate_of(patient)
+    batches = [
+        (images[: patient.looked_at], labels[: patient.looked_at]) for images, labels in islice(patient.train(), RATE_BATCHES)
+    ]
+    found: dict[float, float] = {}
+    began, limit_s = time.monotonic(), 0.7 * patient.left_s
+    before = _scored(patient, batches[:SCORED_BATCHES])
+    for multiple in (*MULTIPLES, *HIGHER):
+        if multiple in HIGHER and any(abs(loss - before) > MOVED * before for loss in found.values()):
+            break
+        if found and (time.monotonic() - began) * (len(found) + 1) / len(found) > limit_s:
+            break
+        with passes.preserved(patient.model), passes.as_trained(patient.model, dropout=True):
+            optimizer = make(rate * multiple)
+            loss = 0.0
+            for step, (images, labels) in enumerate(islice(cycle(batches), RATE_STEPS)):
+                machine.reseed_torch(0, step, 0)
+                loss, _ = _step(patient, optimizer, images, labels)
+                if not math.isfinite(loss):
+                    break
+            found[rate * multiple] = _scored(patient, batches[:SCORED_BATCHES]) if math.isfinite(loss) else math.inf
+    rates = tuple(sorted(found))
+    return RateCurve(rate, rates, tuple(found[one] for one in rates), before, RATE_STEPS)
+
+
+def rate_of(patient: Patient) -> tuple[float, Callable[[float], torch.optim.Optimizer]]:
+    """The peak learning rate of the training, and what makes its optimiser with another one."""
+    if patient.recipe is not None:
+        o = patient.recipe.optim
+
+        def ours(lr: float) -> torch.optim.Optimizer:
+            built = optim.build(
+                patient.model,
+                o.name,
+                lr=lr,
+                momentum=o.momentum,
+                nesterov=o.nesterov,
+                betas=o.betas,
+                eps=o.eps,
+                rms_decay=o.rms_decay,
+                trust=o.trust,
+                weight_decay=o.weight_decay,
+                decay_all=o.decay_all,
+                rates={},
+            )
+            optim.set_rate(built, lr)
+            return built
+
+        return patient.peak_rate, ours
+    given = patient.optimizer
+    assert given is not None
+    peak = max(float(group["lr"]) for group in given.param_groups)
+
+    def theirs(lr: float) -> torch.optim.Optimizer:
+        groups = [
+            {name: value for name, value in group.items() if name != "params"}
+            | {"params": list(group["params"]), "lr": lr * float(group["lr"]) / peak}
+            for group in given.param_groups
+        ]
+        kind: Any = type(given)  # each optimiser has its own options, which its defaults hold
+        again: torch.optim.Optimizer = kind(groups, **{**given.defaults, "lr": lr})
+        return again
+
+    return peak, theirs
+
+
+def _step(patient: Patient, optimizer: torch.optim.Optimizer, images: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
+    """One step. Returns the main head's loss before it, in nats, and the share of images that were right."""
+    with torch.enable_grad():
+        with machine.autocast(patient.device, patient.precision):
+            outputs = patient.model(images)
+        loss = patient.loss(outputs, labels)
+        optimizer.zero_grad(set_to_none=True)
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    logits = next(iter(passes.heads_of(outputs).values())).detach().float()
+    main = float(torch.nn.functional.cross_entropy(logits, labels))
+    return main, float((logits.argmax(1) == labels).float().mean())
+
+
+def _scored(patient: Patient, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
+    """Mean loss of the main head over some batches in training mode, without dropout; infinite where it is not finite."""
+    total = 0.0
+    with torch.no_grad(), passes.preserved(patient.model), passes.as_trained(patient.model):
+        for images, labels in batches:
+            with machine.autocast(patient.device, patient.precision):
+                outputs = patient.model(images)
+            logits = next(iter(passes.heads_of(outputs).values())).float()
+            total += float(torch.nn.functional.cross_entropy(logits, labels)) / len(batches)
+    return total if math.isfinite(total) else math.inf
