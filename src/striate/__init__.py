@@ -18,6 +18,7 @@ _PUBLIC = {
     "evaluate": "striate.evaluate.open",
     "predict": "striate.evaluate.open",
     "measure": "striate.measure.listing",
+    "examine": "striate.doctor.examine",
     "open_run": "striate.run.folder",
     "open_data": "striate.data.layouts.detect",
     # Nouns.

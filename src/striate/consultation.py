@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -126,16 +126,18 @@ def fix(request: Request, found: Examination, limit_s: float = LIMIT_S, quiet: b
     """
     root = re.sub(r"-fix-\d+$", "", request.name or "run")
     parent, tried = request.name or root, dict(request.changes or {})
-    remedy = next_remedy(found, request, tried)
+    touched: set[str] = set()
+    remedy = next_remedy(found, request, touched)
     if remedy is None:
         raise UserError(f"{parent}: no finding has a remedy that a recipe can express; read the advice of `striate doctor`.")
     for count in range(1, MOST_FIXES + 1):
         finding, change = remedy
         tried = applied(tried, change)
+        touched |= change.changes.keys()
         name = _next_name(request.out, root)
         fixing = replace(request, changes=tried, name=name, new=False)
         found = of_data(fixing, limit_s, quiet=True)
-        remedy = next_remedy(found, fixing, tried) if count < MOST_FIXES else None
+        remedy = next_remedy(found, fixing, touched) if count < MOST_FIXES else None
         made = Fix(request.out / name, parent, finding.code, change.advice, change.changes, found, None)
         if remedy is not None:
             _keep(fixing, made)
@@ -148,17 +150,18 @@ def fix(request: Request, found: Examination, limit_s: float = LIMIT_S, quiet: b
         parent = name
 
 
-def next_remedy(found: Examination, request: Request, tried: Mapping[str, Any]) -> tuple[Finding, Remedy] | None:
-    """The first remedy of the first finding that a recipe can express and that is not applied yet."""
+def next_remedy(found: Examination, request: Request, touched: Set[str]) -> tuple[Finding, Remedy] | None:
+    """The first remedy of the first finding that a recipe can express and that changes something.
+
+    touched: fields that a fix changed already; none is changed twice, or a finding that stays would drive it on and on.
+    """
     now = _asked(request)
     for finding in found:
         if finding.severity == "note":
             continue
         for remedy in finding.remedies:
-            is_new = any(
-                recipes.get(now, name) != value for name, value in applied(tried, remedy).items() if name in remedy.changes
-            )
-            if remedy.changes and is_new:
+            new = {name for name, value in remedy.changes.items() if recipes.get(now, name) != value}
+            if new and not new & touched:
                 return finding, remedy
     return None
 

@@ -15,20 +15,44 @@ from striate.doctor.finding import Finding
 from striate.doctor.history import History
 from striate.doctor.patient import Patient
 from striate.doctor.rules import (
+    augmentation_gap,
     batch_norm_mode,
+    batch_norm_statistics,
     batch_size,
     constant_function,
     dead_units,
+    decayed_early,
+    divergence,
+    dying_units,
+    ema_lag,
+    evaluation_size,
     forward_pass,
+    gradient_flow,
     head_size,
     head_weights,
     initial_loss,
     learning_rate,
+    memory_growth,
+    never_decayed,
+    non_finite,
     one_batch,
+    overfitting,
     plan,
+    plateau,
+    plateau_at_chance,
+    preprocessing_gap,
+    rate_too_high,
+    rate_too_low,
+    regularisation,
     signal_size,
+    slowing,
+    spikes,
+    underfitting,
     untrained_parameters,
+    update_ratio,
+    validation_at_chance,
     vanishing_gradient,
+    waiting,
     weight_decay,
 )
 
@@ -67,7 +91,32 @@ BEFORE: dict[str, Rule] = {
 
 
 # Over what a training told; in the order of their worth.
-DURING: dict[str, tuple[Callable[[History], Finding | None], str]] = {}
+DURING: dict[str, tuple[Callable[[History], Finding | None], str]] = {
+    "non-finite": (non_finite.check, "finite numbers"),
+    "divergence": (divergence.check, "no divergence"),
+    "plateau-at-chance": (plateau_at_chance.check, "better than chance"),
+    "gradient-flow": (gradient_flow.check, "gradients over time"),
+    "update-ratio": (update_ratio.check, "size of the steps"),
+    "rate-too-high": (rate_too_high.check, "the rate is not too high"),
+    "rate-too-low": (rate_too_low.check, "nor too low"),
+    "dying-units": (dying_units.check, "units stay alive"),
+    "validation-at-chance": (validation_at_chance.check, "validation above chance"),
+    "batch-norm-statistics": (batch_norm_statistics.check, "running statistics"),
+    "preprocessing-gap": (preprocessing_gap.check, "training and scored images alike"),
+    "ema-lag": (ema_lag.check, "averaged weights"),
+    "overfitting": (overfitting.check, "no overfitting"),
+    "regularisation": (regularisation.check, "strength of regularisation"),
+    "decayed-early": (decayed_early.check, "the rate falls in time"),
+    "never-decayed": (never_decayed.check, "the rate falls at all"),
+    "underfitting": (underfitting.check, "no underfitting"),
+    "plateau": (plateau.check, "no plateau"),
+    "augmentation-gap": (augmentation_gap.check, "augmentation"),
+    "spikes": (spikes.check, "no spikes"),
+    "waiting": (waiting.check, "images come in time"),
+    "slowing": (slowing.check, "speed over time"),
+    "memory-growth": (memory_growth.check, "memory over time"),
+    "evaluation-size": (evaluation_size.check, "size of the validation set"),
+}
 
 # Over what the network said about held-out images, with their index where it is there.
 PREDICTED: dict[str, tuple[Callable[[Predictions, Index | None], Finding | None], str]] = {}

@@ -189,7 +189,7 @@ _OF_THE_START = (
 )
 # Findings that follow from others: {what explains: what it explains}. The explained ones are shown below, as notes.
 EXPLAINS: dict[str, tuple[str, ...]] = {
-    "constant-function": (*_OF_THE_START, "weak-signal"),
+    "constant-function": (*_OF_THE_START, "weak-signal", "plateau-at-chance", "gradient-flow"),
     "signal-size": _OF_THE_START,
     "untrained-parameters": ("one-batch", "learning-rate"),
     "batch-norm-batch": ("one-batch", "learning-rate"),
@@ -198,6 +198,19 @@ EXPLAINS: dict[str, tuple[str, ...]] = {
     "vanishing-gradient": ("one-batch", "learning-rate"),
     "weak-signal": ("vanishing-gradient", "one-batch"),
     "initial-loss": ("learning-rate",),
+    "learning-rate": ("divergence", "plateau-at-chance", "rate-too-high", "rate-too-low", "update-ratio", "non-finite"),
+    "non-finite": ("divergence", "spikes"),
+    "rate-too-high": ("divergence", "update-ratio", "dying-units", "spikes", "plateau"),
+    "divergence": ("update-ratio", "dying-units", "spikes", "gradient-flow"),
+    "plateau-at-chance": ("gradient-flow", "update-ratio", "dying-units", "regularisation"),
+    "gradient-flow": ("dying-units", "update-ratio"),
+    "decayed-early": ("plateau-at-chance", "plateau", "rate-too-low", "underfitting"),
+    "rate-too-low": ("update-ratio", "plateau", "underfitting"),
+    "regularisation": ("plateau", "underfitting", "augmentation-gap"),
+    "never-decayed": ("plateau",),
+    "underfitting": ("plateau",),
+    "slowing": ("waiting",),
+    "memory-growth": ("slowing",),
 }
 
 
@@ -210,7 +223,7 @@ def ranked(findings: Iterable[Finding]) -> list[Finding]:
     by_code = {finding.code: finding for finding in found}
     explained: dict[str, str] = {}
     for code, consequences in EXPLAINS.items():
-        if code in by_code:
+        if code in by_code and by_code[code].severity != "note":
             for consequence in consequences:
                 if consequence in by_code and consequence != code and explained.get(code) != consequence:
                     explained.setdefault(consequence, code)

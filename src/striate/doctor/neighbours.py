@@ -74,14 +74,14 @@ def _edges(grey_NSS: Floats) -> Floats:
         away = np.abs((direction - wanted + _DIRECTIONS / 2) % _DIRECTIONS - _DIRECTIONS / 2)
         shares.append(_cells((strength * np.maximum(0, 1 - away))[:, None]))
     flat = np.concatenate(shares, axis=1).reshape(len(grey_NSS), -1)
-    return np.sqrt(flat / (flat.sum(axis=1, keepdims=True) + 1e-6))
+    return np.asarray(np.sqrt(flat / (flat.sum(axis=1, keepdims=True) + 1e-6)), dtype=np.float32)
 
 
 def _cells(maps_NCSS: Floats) -> Floats:
     """Means over 4 x 4 cells."""
     count, channels, side, _ = maps_NCSS.shape
     cell = side // _CELLS
-    return maps_NCSS.reshape(count, channels, _CELLS, cell, _CELLS, cell).mean(axis=(3, 5))
+    return np.asarray(maps_NCSS.reshape(count, channels, _CELLS, cell, _CELLS, cell).mean(axis=(3, 5)), dtype=np.float32)
 
 
 def _frequencies(opponent_N3SS: Floats) -> Floats:
@@ -91,7 +91,7 @@ def _frequencies(opponent_N3SS: Floats) -> Floats:
     bins = np.clip(np.floor(opponent_N3SS / steps) + 2, 0, 3).astype(np.int64)
     colour = (16 * bins[:, 0] + 4 * bins[:, 1] + bins[:, 2]).reshape(count, -1)
     counts = np.bincount((colour + 64 * np.arange(count)[:, None]).ravel(), minlength=64 * count).reshape(count, 64)
-    return np.sqrt(counts / colour.shape[1]).astype(np.float32)
+    return np.asarray(np.sqrt(counts / colour.shape[1]), dtype=np.float32)
 
 
 def _evened(part_ND: Floats) -> Floats:
@@ -145,7 +145,7 @@ def _targets(labels_N: Labels, classes: int) -> Floats:
 
 def _distances(a_MD: Floats, b_ND: Floats) -> Floats:
     squared = np.square(a_MD).sum(axis=1)[:, None] + np.square(b_ND).sum(axis=1) - 2 * a_MD @ b_ND.T
-    return np.maximum(squared, 0)
+    return np.asarray(np.maximum(squared, 0), dtype=np.float32)
 
 
 @dataclass(frozen=True)

@@ -59,5 +59,5 @@ def with_slow_start(patient: Patient) -> Remedy:
     if patient.recipe is None:
         return Remedy("Begin with a tenth of the learning rate, and let it rise over the first epoch.")
     o = patient.recipe.optim
-    changes = {"optim.lr": o.lr * SLOWER, "optim.warmup_epochs": max(o.warmup_epochs, WARMUP_EPOCHS)}
+    changes = {"optim.lr": float(f"{o.lr * SLOWER:.3g}"), "optim.warmup_epochs": max(o.warmup_epochs, WARMUP_EPOCHS)}
     return Remedy("Begin with a tenth of the learning rate, and let it rise over the first epoch.", changes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Callable
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
 BATCH_STEPS, BATCH_RATE = 60, 1e-3
 # A batch counts as learnt when its loss fell to this share of ln K.
 LEARNT_SHARE = 0.5
-# Steps at each rate, and the rates, as multiples of the recipe's, in the order in which they are tried.
-RATE_STEPS = 12
+# Steps at each rate, images of each step, and the rates, as multiples of the recipe's, in the order in which they are tried.
+RATE_STEPS, RATE_IMAGES = 10, 16
 MULTIPLES = (1.0, 0.1, 10.0, 0.01, 100.0, 0.001)
 # Where no rate up to there moved the loss by this share, higher ones are tried, until one does.
 HIGHER, MOVED = (1e3, 1e4, 1e5), 0.03
+# A rate learns when its steps lower the loss by this share: where the recipe's does, no other is tried.
+LEARNS = 0.04
 # Batches that the steps at a rate take in turn, and those of them that the loss is measured on at the end.
 RATE_BATCHES, SCORED_BATCHES = 6, 2
 
@@ -102,7 +105,8 @@ def one_batch(patient: Patient) -> Learnt:
 def range_test(patient: Patient) -> RateCurve:
     """Takes the same few steps from the same start at several rates, with the recipe's own optimiser.
 
-    Every rate sees the same batches, so the differences between the rates are not those between batches.
+    Every rate sees the same batches, so the differences between the rates are not those between batches. Where the recipe's own
+    rate learns, it is the only one.
     Source: Smith 2017, section 3.3 (range test), with a fresh start for each rate in place of one rising ramp.
     """
     rate, make = rate_of(patient)
@@ -126,6 +130,8 @@ def range_test(patient: Patient) -> RateCurve:
                 if not math.isfinite(loss):
                     break
             found[rate * multiple] = _scored(patient, batches[:SCORED_BATCHES]) if math.isfinite(loss) else math.inf
+        if multiple == 1.0 and before - found[rate] >= LEARNS * before:
+            break
     rates = tuple(sorted(found))
     return RateCurve(rate, rates, tuple(found[one] for one in rates), before, RATE_STEPS)
 
@@ -164,8 +170,10 @@ def rate_of(patient: Patient) -> tuple[float, Callable[[float], torch.optim.Opti
             | {"params": list(group["params"]), "lr": lr * float(group["lr"]) / peak}
             for group in given.param_groups
         ]
-        kind: Any = type(given)  # each optimiser has its own options, which its defaults hold
-        again: torch.optim.Optimizer = kind(groups, **{**given.defaults, "lr": lr})
+        kind: Any = type(given)
+        # Defaults hold what a kind of optimiser takes, and what it keeps for itself besides (AdamW: decoupled_weight_decay).
+        known = inspect.signature(kind).parameters
+        again: torch.optim.Optimizer = kind(groups, **{name: value for name, value in given.defaults.items() if name in known})
         return again
 
     return peak, theirs

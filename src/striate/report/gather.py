@@ -72,6 +72,7 @@ class Facts:
     data: dict[str, Any] = field(default_factory=dict)
     best: dict[str, Any] = field(default_factory=dict)
     findings: list[Any] = field(default_factory=list)
+    checked: dict[str, Any] = field(default_factory=dict)
     classes: Classes | None = None
     view: View | None = None
     history: History = field(default_factory=lambda: history(()))
@@ -140,7 +141,7 @@ def gather(folder: Path) -> Facts:
     facts.environment = _table(facts, "environment.json")
     facts.data = _table(facts, "data.json")
     facts.best = _table(facts, "best.json", needed=False)
-    facts.findings = _findings(facts)
+    facts.findings, facts.checked = _findings(facts)
     facts.classes = _read(facts, "classes.json", Classes.read)
     facts.view = _read(facts, "view.json", lambda path: View.from_json(read_json(path)))
     facts.history = history(_read(facts, "log.jsonl", log.read) or ())
@@ -183,11 +184,13 @@ def _table(facts: Facts, name: str, needed: bool = True) -> dict[str, Any]:
     return {}
 
 
-def _findings(facts: Facts) -> list[Any]:
+def _findings(facts: Facts) -> tuple[list[Any], dict[str, Any]]:
+    """The doctor's findings, and what it checked, by rule."""
     value = _read(facts, "findings.json", read_json, needed=False)
+    checked = value.get("checked") if isinstance(value, dict) else None
     if isinstance(value, dict):
         value = value.get("findings", [])
-    return value if isinstance(value, list) else []
+    return value if isinstance(value, list) else [], checked if isinstance(checked, dict) else {}
 
 
 def _evaluation(facts: Facts, folder: Path, summary: dict[str, Any], written: float) -> Evaluation:

@@ -522,7 +522,7 @@ def mistakes(facts: Facts, said: Predictions | None) -> list[ShownMistake]:
     return [ShownMistake(_picture(facts, split, one.key, MISTAKE_PX), one) for one in found]
 
 
-# ---------------------------------------------------------------- bad files, findings
+# ---------------------------------------------------------------- bad files
 
 
 @dataclass(frozen=True)
@@ -539,16 +539,3 @@ def bad_files(facts: Facts) -> list[BadFile]:
     rows = [BadFile("training", str(line.get("key") or ""), str(line.get("reason") or "")) for line in facts.history.of("bad")]
     rows += [BadFile(one.split, bad.get("key", ""), bad.get("reason", "")) for one in facts.evaluations for bad in one.bad]
     return list(dict.fromkeys(rows))
-
-
-def findings(facts: Facts) -> list[list[tuple[str, str]]]:
-    """The doctor's findings, each as names and texts in the order of the file."""
-    shown_ones = []
-    for one in facts.findings:
-        rows = (
-            [(str(name).replace("_", " "), shown(value)) for name, value in one.items()]
-            if isinstance(one, dict)
-            else [("finding", shown(one))]
-        )
-        shown_ones.append([(name, text) for name, text in rows if text and text != "—"])
-    return [rows for rows in shown_ones if rows]

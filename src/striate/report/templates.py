@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from striate.report import charts
+from striate.report.diagnosis import Plot
 
 _PAGES = Path(__file__).parent / "pages"
 
@@ -38,6 +39,11 @@ def style(*names: str) -> Markup:
 def svg(pages: Environment, drawn: charts.Drawn, style: Markup | None = None) -> Markup:
     """A line chart as SVG; with `style` it stands alone."""
     return Markup(pages.get_template("lines.svg.jinja").render(d=drawn, words=charts.in_words(drawn.chart), style=style))
+
+
+def plot(pages: Environment, drawn: Plot) -> Markup:
+    """The small plot of a finding as SVG."""
+    return Markup(pages.get_template("curve.svg.jinja").render(p=drawn))
 
 
 def page(pages: Environment, name: str, sheet: Markup, values: Mapping[str, Any]) -> str:

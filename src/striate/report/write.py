@@ -8,7 +8,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from striate import files
-from striate.report import charts, sections, templates
+from striate.report import charts, diagnosis, sections, templates
 from striate.report.gather import Facts, gather, predictions_of
 
 
@@ -47,6 +47,7 @@ def _page(pages: Environment, facts: Facts, drawn: list[charts.Drawn]) -> str:
         facts.gaps.append("No image of the data could be read, so there is no mosaic: the data is not where the run found it.")
     elif mistakes and not any(one.uri for one in mistakes):
         facts.gaps.append("The images of the mistakes could not be read: they are not where the run found its data.")
+    said_by_doctor = diagnosis.diagnosis(facts)
     values = {
         "name": facts.folder.resolve().name,
         "facts": facts,
@@ -54,7 +55,8 @@ def _page(pages: Environment, facts: Facts, drawn: list[charts.Drawn]) -> str:
         "headline": sections.headline(facts),
         "state": sections.state(facts),
         "remarks": sections.notes(facts),
-        "findings": sections.findings(facts),
+        "diagnosis": said_by_doctor,
+        "plots": [templates.plot(pages, one.plot) if one.plot is not None else None for one in said_by_doctor.findings],
         "splits": sections.split_rows(facts),
         "notes": sections.data_notes(facts),
         "mosaic_split": mosaic_split,

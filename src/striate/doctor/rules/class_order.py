@@ -67,10 +67,10 @@ def _best(train: Known, labels_M: Labels, scores_MK: NDArray[np.float32]) -> tup
     found: tuple[Labels | None, str, float, int] = (None, "none found", 0.0, 0)
     for name, order in _orders(train):
         is_known_M = order[labels_M] >= 0
-        hits = int((said_M == order[labels_M])[is_known_M].sum())
-        now = int((said_M == labels_M)[is_known_M].sum())
-        if _is_better(hits, now) and hits / max(1, int(is_known_M.sum())) > found[2]:
-            found = (order, name, hits / int(is_known_M.sum()), int(is_known_M.sum()))
+        known, hits = int(is_known_M.sum()), int((said_M == order[labels_M])[is_known_M].sum())
+        is_reached = hits > max(REACHED * train.agreement.share, found[2]) * known
+        if is_reached and _is_better(hits, int((said_M == labels_M)[is_known_M].sum())):
+            found = (order, name, hits / known, known)
     if found[0] is not None:
         return found
     # A coin for each image, the same for every run: one half chooses, the other judges, and then the other way round.
@@ -136,13 +136,13 @@ def _renamed(patient: Patient, train: Known, order: Labels, name: str, evidence:
     advice = (
         "Count the labels of both sets from 0, or from 1, but alike."
         if is_moved
-        else "Make both sets with one list of classes: number validation labels by the training set's class names, not by sorting anew."
+        else "Make both sets with one list of classes: number validation labels by the training set's names, not by sorting anew."
     )
     return Finding(
         "class-order",
         "error",
-        f"The validation set numbers its classes otherwise than the training set ({name}): renamed, {evidence['agree renamed']:.0%} of "
-        f"its images look like the training images of their class, and {evidence['agree as numbered']:.0%} as it is.",
+        f"The validation set numbers its classes otherwise than the training set ({name}): {evidence['agree as numbered']:.0%} "
+        f"of its images look like the training images of their class, and renamed {evidence['agree renamed']:.0%}.",
         evidence,
         (Cause(first, 0.9, because), *other),
         (Remedy(advice),),
@@ -152,7 +152,7 @@ def _renamed(patient: Patient, train: Known, order: Labels, name: str, evidence:
 
 
 def _unlike(train: Known, scored: Known, now: float, evidence: dict[str, Any]) -> Finding | None:
-    """Both sets fit their own labels, and not each other's, and no renaming was found: classes cut otherwise, or other classes."""
+    """Both sets fit their own labels and not each other's, and no renaming was found: other classes, or cut otherwise."""
     chance = train.agreement.chance
     if scored.agreement.above < SURE or now - chance > FITS * (train.agreement.share - chance):
         return None

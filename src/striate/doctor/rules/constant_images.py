@@ -36,7 +36,7 @@ def check(patient: Patient) -> Finding | None:
     if bool(is_bad.any()):
         return _not_finite(images, is_bad)
     size = float(images.square().mean().sqrt())
-    within = images.std(dim=1, correction=0)
+    within = _within(patient.images.detach().float().cpu())
     median = float(within.median())
     is_empty = within <= (ALL_EMPTY * size if median <= ALL_EMPTY * size else EMPTY * median)
     empty, count = int(is_empty.sum()), len(images)
@@ -55,6 +55,12 @@ def check(patient: Patient) -> Finding | None:
         advice = "Look at how the data set finds image number i: a path, an index or a buffer stays the same."
         return _finding("error", sentence, evidence, because, advice)
     return None
+
+
+def _within(images: torch.Tensor) -> torch.Tensor:
+    """Deviation within each image, about the mean of each of its channels: black is no grey level once it is normalised. [B]."""
+    flat = images.flatten(2) if images.dim() > 2 else images[:, None]
+    return (flat - flat.mean(dim=2, keepdim=True)).square().mean(dim=(1, 2)).sqrt()
 
 
 def _not_finite(images: torch.Tensor, is_bad: torch.Tensor) -> Finding:

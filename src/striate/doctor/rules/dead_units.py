@@ -22,7 +22,9 @@ SATURATED = 0.5
 def check(patient: Patient) -> Finding | None:
     """The finding, or None where units answer to their inputs."""
     layers = patient.signals.layers
-    dead = {one.name: one.dead for one in layers if one.dead is not None and one.values >= FEW}
+    gates = {one.name for one in layers if one.gate is not None}  # their inner layers are small, and may rest
+    seen = [one for one in layers if one.values >= FEW and one.name.rpartition(".")[0] not in gates]
+    dead = {one.name: one.dead for one in seen if one.dead is not None}
     if dead and max(dead.values()) > DEAD:
         bad = {name: share for name, share in dead.items() if share > DEAD}
         first = next(iter(bad))
@@ -45,9 +47,7 @@ def check(patient: Patient) -> Finding | None:
             layer=first,
             curve=Curve("Dead channels, by depth", "ReLU layer", "share", list(dead), {"dead": list(dead.values())}),
         )
-    full = {one.name: one.saturated for one in layers if one.saturated is not None and one.values >= FEW}
-    gates = {one.name for one in layers if one.gate is not None}
-    full = {name: share for name, share in full.items() if name.rpartition(".")[0] not in gates}
+    full = {one.name: one.saturated for one in seen if one.saturated is not None}
     bad = {name: share for name, share in full.items() if share > SATURATED}
     if not bad:
         return None

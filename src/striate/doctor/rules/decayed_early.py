@@ -51,7 +51,7 @@ def check(history: History) -> Finding | None:
         code="decayed-early",
         severity="warning",
         sentence=(
-            f"The learning rate fell below a tenth of its peak at step {first:,} of {int(step[-1]):,}, while the loss was falling; "
+            f"The learning rate fell to a tenth of its peak at step {first:,} of {int(step[-1]):,}, while the loss was falling; "
             f"since then it stays at {left:.4g}."
         ),
         evidence={

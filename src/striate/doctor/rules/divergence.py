@@ -15,7 +15,7 @@ import numpy as np
 
 from striate.doctor.finding import Cause, Finding, Remedy
 from striate.doctor.history import History, Numbers, level, parts
-from striate.doctor.rules.plateau_at_chance import first_update
+from striate.doctor.rules.plateau_at_chance import first_update, of_size
 
 SOURCE = "LeCun et al. 1998, Efficient BackProp, section 5.1; Goodfellow, Bengio and Courville 2016, section 11.4.1"
 
@@ -94,7 +94,7 @@ def _causes(history: History, loss: Numbers) -> tuple[Cause, ...]:
     update = first_update(history)
     causes = [Cause("learning-rate-high", 0.75, "a step too long is the usual reason for a loss that rises")]
     if update >= 0.3:
-        causes = [Cause("learning-rate-high", 0.95, f"one of the first steps changed weights by {update:.0%} of their size")]
+        causes = [Cause("learning-rate-high", 0.95, f"one of the first steps changed weights by {of_size(update)}")]
     if history.skips:
         causes.append(Cause("precision", 0.3, f"{len(history.skips)} steps had numbers that were not finite"))
     if history.batch_size is not None and history.batch_size <= 8:

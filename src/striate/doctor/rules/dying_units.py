@@ -14,7 +14,7 @@ import numpy as np
 
 from striate.doctor.finding import Cause, Finding, Remedy
 from striate.doctor.history import History, curve, level
-from striate.doctor.rules.plateau_at_chance import decay_of_a_step, first_update
+from striate.doctor.rules.plateau_at_chance import decay_of_a_step, first_update, of_size
 
 SOURCE = "Maas, Hannun and Ng 2013, section 2; Glorot, Bordes and Bengio 2011, section 3.1"
 
@@ -76,7 +76,7 @@ def _causes(history: History, at_first: float) -> tuple[Cause, ...]:
     if at_first >= _DYING:
         causes.append(Cause("initialisation", 0.7, f"{at_first:.0%} were dead before anything was learnt"))
     elif update > 0.3:
-        causes.append(Cause("learning-rate-high", 0.85, f"a first step changed weights by {update:.0%} of their size"))
+        causes.append(Cause("learning-rate-high", 0.85, f"a first step changed weights by {of_size(update)}"))
     else:
         causes.append(Cause("learning-rate-high", 0.65, "they were alive at first, and long steps are what kills units"))
     return tuple(causes)

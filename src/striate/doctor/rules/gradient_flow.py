@@ -14,7 +14,7 @@ import numpy as np
 
 from striate.doctor.finding import Cause, Curve, Finding, Remedy
 from striate.doctor.history import History, level
-from striate.doctor.rules.plateau_at_chance import first_update, flow, is_starved
+from striate.doctor.rules.plateau_at_chance import first_update, flow, is_starved, of_size
 
 SOURCE = "Glorot and Bengio 2010, section 4; Pascanu, Mikolov and Bengio 2013, section 2"
 
@@ -38,7 +38,8 @@ def check(history: History) -> Finding | None:
     grown = norm_now / norm_first if norm_first > 0 else math.nan
     if now < _VANISHED:
         when = "from the first step on" if at_first < _VANISHED else f"after {at_first:.0e} at first"
-        sentence = f"The first layers get {now:.0e} of the gradient that the last ones get, relative to their weights, {when}."
+        much = f"{now:.0e}" if now > 0 else "nothing"
+        sentence = f"The first layers get {much} of the gradient that the last ones get, relative to their weights, {when}."
         causes = _vanished(history, at_first)
     elif grown > _BURST:
         sentence = (
@@ -92,7 +93,7 @@ def _vanished(history: History, at_first: float) -> tuple[Cause, ...]:
         if history.has_batch_norm is False:
             causes.append(Cause("no-normalisation", 0.5, "the network has no normalisation"))
     else:
-        because = f"a first step changed weights by {update:.0%} of their size" if update > 0.3 else "it was well at first"
+        because = f"a first step changed weights by {of_size(update)}" if update > 0.3 else "it was well at first"
         causes.append(Cause("learning-rate-high", 0.8 if update > 0.3 else 0.6, because))
         if history.has_batch_norm is False:
             causes.append(

@@ -14,10 +14,10 @@ from striate.doctor.patient import Patient
 from striate.doctor.remedies import with_slow_start
 
 SOURCE = "Shannon 1948 (entropy of K equal outcomes); Karpathy 2019, A Recipe for Training Neural Networks (verify loss at init)"
-# Logits of deviation 1.5, as He's start gives the last layer, cost about 1.1 nats; beyond two more it is no accident.
-MORE = 2.0
-# Twice this is an error.
-MUCH_MORE = 8.0
+# Logits of deviation 1.5, as He's start gives the last layer, cost about 1.1 nats, and 2.3 for images of noise.
+MORE = 3.0
+# So much more is an error.
+MUCH_MORE = 10.0
 
 
 def check(patient: Patient) -> Finding | None:

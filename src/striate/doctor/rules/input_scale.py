@@ -20,6 +20,9 @@ from striate.doctor.patient import Patient
 SOURCE = "LeCun, Bottou, Orr and Müller 1998 (Efficient BackProp), section 4.3: inputs with mean near 0 and like deviations"
 # Deviation of all pixels. Every usual normalisation of photos gives 0.3 to 1.7; ImageNet's applied twice gives 3.5 to 5.5.
 MOST_DEVIATION = 3.0
+# Where the levels tell that pixels in 0..1 were divided by less than any deviation of photos, this is enough; a set of low
+# contrast that is divided by its own deviation has 1.
+STEEP, STEEP_DEVIATION = 0.12, 1.7
 # Deviation that only 0..255 gives, divided by nothing (photos: 50 to 80) or by a deviation meant for 0..1 (200 to 350).
 RAW_DEVIATION = 20.0
 # Largest value of pixels in 0..1 that were divided by 255 once more is 1 / 255.
@@ -36,12 +39,13 @@ _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 
 def check(patient: Patient) -> Finding | None:
     """The finding, or None where the pixels have a usual scale, or the one that the view says."""
-    images = patient.images[: _MOST_IMAGES].detach().float().cpu()
+    images = patient.images[:_MOST_IMAGES].detach().float().cpu()
     images = images[torch.isfinite(images).flatten(1).all(dim=1)]
     if images.numel() == 0 or images.dim() != 4:
         return None
     low, high = float(images.min()), float(images.max())
-    mean, deviation = float(images.mean()), float(images.std(correction=0))
+    mean = float(images.mean())
+    deviation = float((images - images.mean(dim=(0, 2, 3), keepdim=True)).square().mean().sqrt())  # about each channel's mean
     if high - low < 1e-12 or (_is_as_said(patient, low, high) and not _is_divided(patient)):
         return None
     divided_by = [_divisor(images[:, channel]) for channel in range(images.shape[1])]
@@ -50,7 +54,7 @@ def check(patient: Patient) -> Finding | None:
         evidence["divided by, of 0..1"] = [value for value in divided_by if value is not None]
     is_repaired = _is_repaired(patient.model)
     evidence["normalised by the network"] = is_repaired
-    kind = _kind(low, high, mean, deviation)
+    kind = _kind(low, high, mean, deviation, [value for value in divided_by if value is not None])
     if kind is None:
         return None
     cause, sentence, advice = _words(kind, low, high, mean, deviation)
@@ -65,20 +69,22 @@ def check(patient: Patient) -> Finding | None:
     )
 
 
-def _kind(low: float, high: float, mean: float, deviation: float) -> str | None:
-    """What was done to the pixels, or None where nothing is wrong."""
+def _kind(low: float, high: float, mean: float, deviation: float, divisors: list[float]) -> str | None:
+    """What was done to the pixels, or None where nothing is wrong. divisors: of the channels whose levels tell them."""
     if deviation > RAW_DEVIATION or (low >= 0 and high > 5):
         return "raw" if low >= 0 else "raw-shifted"
     if low >= 0 and high <= TWICE_DIVIDED:
         return "divided-twice"
     if deviation < TWICE_DIVIDED_DEVIATION and abs(mean) > 10 * deviation:
         return "divided-twice-shifted"
-    if deviation > MOST_DEVIATION:
+    is_steep = bool(divisors) and max(divisors) < STEEP
+    if deviation > MOST_DEVIATION or (is_steep and deviation > STEEP_DEVIATION):
         return "twice"
     at_ends = math.isclose(low, TWICE_HALF[0], abs_tol=0.02) and math.isclose(high, TWICE_HALF[1], abs_tol=0.02)
     if at_ends and mean < -0.4:
         return "twice"
-    if low >= 0 and 0.2 < high <= 1.001 and mean > OFFSET * deviation:
+    is_undivided = all(0.9 < value < 1.1 for value in divisors)
+    if low >= 0 and 0.2 < high <= 1.001 and mean > OFFSET * deviation and is_undivided:
         return "plain"
     return None
 

@@ -1,9 +1,9 @@
 """Labels that do not belong to their images: a list sorted otherwise than the files, one shuffled without the other.
 
 Looks at some hundred thumbnails: whether images that look alike have the same label, more often than with shuffled labels
-(`doctor.neighbours`). Of 100 pairs of neighbouring classes of Tiny ImageNet (two breeds of dog, two kinds of bus), 300 images each, the
-hardest lies 5.8 deviations of chance above it, the median pair 14; with shuffled labels none does. So chance says much, but it is no
-proof: a task may be hard for the eye. Proofs are looked for beside it:
+(`doctor.neighbours`). Of 100 pairs of neighbouring classes of Tiny ImageNet (two breeds of dog, two kinds of bus), 300 images
+each, the hardest lies 5.8 deviations of chance above it, the median pair 14; with shuffled labels none does. So chance says
+much, but it is no proof: a task may be hard for the eye. Proofs are looked for beside it:
 
 - words in the file names (a WordNet id, a folder) that go with the images' looks, while the labels do not go with the words;
 - the labels fit when they are moved by some rows, so a row was lost or added between images and labels;
@@ -23,15 +23,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from striate.data.audit import likeness
-from striate.doctor import neighbours, thumbnails
+from striate.doctor import neighbours
 from striate.doctor.finding import Cause, Curve, Finding, Remedy, Severity
 from striate.doctor.neighbours import Agreement, Known, Labels
 from striate.doctor.patient import Patient
 from striate.doctor.thumbnails import Split, Thumbnails
 
 SOURCE = (
-    "Zhang et al. 2017 (Understanding deep learning requires rethinking generalization), section 2.1 (random labels are learnt by "
-    "heart); Ojala and Garriga 2010, section 3 (labels against shuffled labels)"
+    "Zhang et al. 2017 (Understanding deep learning requires rethinking generalization), section 2.1 (random labels are learnt "
+    "by heart); Ojala and Garriga 2010, section 3 (labels against shuffled labels)"
 )
 # Deviations above chance that labels must stay below to be suspected.
 CHANCE = 2.5
@@ -58,7 +58,13 @@ def _judged(patient: Patient, split: Split, known: Known | None, other: Known | 
     found = known.agreement
     if found.share >= 0.5 * (1 + found.chance):  # nearly all of one class: chance cannot be told from right
         return None
-    proofs = [*_by_names(known), *_by_moves(patient, split, known), *_by_order(known), *_by_pairs(known), *_by_other(split, other)]
+    proofs = [
+        *_by_names(known),
+        *_by_moves(patient, split, known),
+        *_by_order(known),
+        *_by_pairs(known),
+        *_by_other(split, other),
+    ]
     if not proofs and len(known.thumbnails) < LEAST_ALONE:
         return None
     severity: Severity = "error" if proofs else "warning"
@@ -71,15 +77,17 @@ def _judged(patient: Patient, split: Split, known: Known | None, other: Known | 
     }
     for _, facts in proofs:
         evidence |= facts
-    because = f"images that look alike share a label in {found.share:.1%} of {found.images} cases, shuffled ones in {found.chance:.1%}"
+    because = (
+        f"images that look alike share a label in {found.share:.1%} of {found.images} cases, shuffled ones in {found.chance:.1%}"
+    )
     causes = [Cause("labels-shuffled", 0.95 if proofs else 0.6, "; ".join([because, *(words for words, _ in proofs)]))]
     if not proofs:
         causes.append(Cause("underfitting", 0.2, "or the classes differ in nothing that edges and colours of a thumbnail show"))
     return Finding(
         "labels-shuffled",
         severity,
-        f"The {_NAMES[split]} labels {'do' if proofs else 'seem'} not {'' if proofs else 'to '}belong to their images: those that look "
-        f"alike share a label no more often than chance has it ({found.share:.1%} against {found.chance:.1%}).",
+        f"The {_NAMES[split]} labels {'do not' if proofs else 'seem not to'} belong to their images: those that look alike share "
+        f"a label no more often than chance has it ({found.share:.1%} against {found.chance:.1%}).",
         evidence,
         tuple(causes),
         (
@@ -119,7 +127,7 @@ def _by_names(known: Known) -> list[Proof]:
         if found.above > above:
             above = found.above
             said = (
-                f"the words in their names ({words_G[0]}, {words_G[1]} …) do go with the looks, {found.above:.0f} deviations above chance"
+                f"words in their names ({words_G[0]}, {words_G[1]} …) go with the looks, {found.above:.0f} deviations off chance"
             )
             best = (said, {"words in names": list(words_G[:5]), "deviations above chance of the words": found.above})
     return [] if best is None else [best]
@@ -189,7 +197,7 @@ def _by_order(known: Known) -> list[Proof]:
     found = neighbours.agreement(known.probe, block_N, blocks)
     if found.above <= PROOF:
         return []
-    said = f"neighbouring rows look alike ({found.above:.0f} deviations above chance), so the images are in order and the labels are not"
+    said = f"neighbouring rows look alike ({found.above:.0f} deviations above chance): images are in order, labels are not"
     return [(said, {"deviations above chance of blocks of rows": found.above})]
 
 
@@ -228,5 +236,3 @@ def _by_other(split: Split, other: Known | None) -> list[Proof]:
     name = _NAMES["scored" if split == "train" else "train"]
     said = f"the {name} labels do fit their images, {other.agreement.above:.0f} deviations above chance"
     return [(said, {f"deviations above chance of the {name} labels": other.agreement.above})]
-
-

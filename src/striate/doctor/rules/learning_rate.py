@@ -12,14 +12,16 @@ import math
 
 from striate.doctor.finding import Cause, Curve, Finding, NotJudged, Remedy
 from striate.doctor.patient import Patient
-from striate.doctor.trials import RateCurve
+from striate.doctor.trials import LEARNS, RateCurve
 
 SOURCE = "Smith 2017, section 3.3 (learning rate range test); Goodfellow, Bengio and Courville 2016, section 11.4.1"
 # A rate bursts when its steps leave the loss above the first one by this share of it. Steps at a good rate with momentum may
 # raise it at first: ResNet-18 with SGD at 0.1 by a tenth.
 BURST = 0.6
-# A rate learns when its steps lower the loss by this share, and stands still when by less than that.
-LEARNS, STANDS = 0.04, 0.01
+# A rate stands still when its steps change the loss by less than this share; what learns, `trials` says.
+STANDS = 0.01
+# Of the best rate's fall: so much makes another rate nearly as good.
+NEARLY = 0.8
 
 
 def check(patient: Patient) -> Finding | None:
@@ -30,12 +32,14 @@ def check(patient: Patient) -> Finding | None:
     if not math.isfinite(curve.before) or curve.before <= 0:
         return None
     warmed = patient.recipe is not None and patient.recipe.optim.warmup_epochs > 0
+    at_peak = curve.at(1.0)
+    if at_peak is not None and _fall(curve, at_peak) >= LEARNS:
+        return None
     here = curve.at(0.1 if warmed else 1.0)
     if here is None or len(curve.rates) < 2:
         raise NotJudged("no time for more than one rate")
     if _burst(curve, here) and (lower := _best(curve, below=curve.rate)) is not None:
         return _finding(patient, curve, here, lower, "learning-rate-high")
-    at_peak = curve.at(1.0)
     if at_peak is not None and abs(_fall(curve, at_peak)) < STANDS:
         higher = _best(curve, above=30 * curve.rate)
         if higher is not None:
@@ -52,14 +56,15 @@ def _burst(curve: RateCurve, loss: float) -> bool:
 
 
 def _best(curve: RateCurve, below: float = math.inf, above: float = 0.0) -> float | None:
-    """The rate within the bounds that lowered the loss most; None where none learns, or lower ones at least leave it alone."""
-    inside = [(loss, rate) for loss, rate in zip(curve.losses, curve.rates, strict=True) if above < rate < below]
-    if not inside:
-        return None
-    loss, rate = min(inside)
-    if _fall(curve, loss) >= LEARNS:
-        return rate
-    calm = [rate for loss, rate in inside if not _burst(curve, loss)]
+    """Of the rates within the bounds the highest that learns nearly as well as the best one, for it gets further in the end.
+
+    None where none learns; but of lower rates the highest that at least does not burst.
+    """
+    inside = [(rate, loss) for rate, loss in zip(curve.rates, curve.losses, strict=True) if above < rate < below]
+    most = max((_fall(curve, loss) for _, loss in inside), default=0.0)
+    if most >= LEARNS:
+        return max(rate for rate, loss in inside if _fall(curve, loss) >= NEARLY * most)
+    calm = [rate for rate, loss in inside if not _burst(curve, loss)]
     return max(calm) if calm and math.isfinite(below) else None
 
 

@@ -16,6 +16,9 @@ from striate.doctor.remedies import initialised, normalised
 
 SOURCE = "Karpathy 2019, A Recipe for Training Neural Networks (overfit one batch); Zhang et al. 2017 (random labels are learnt)"
 
+# Of ln K: a loss that fell by more is on its way, one that fell by less stands still.
+MOVING, STANDING = 0.25, 0.05
+
 
 def check(patient: Patient) -> Finding | None:
     """The finding, or None where the batch was learnt. Raises NotJudged where there was no time for it."""
@@ -29,11 +32,12 @@ def check(patient: Patient) -> Finding | None:
     chance = math.log(found.classes)
     last = found.losses[-1]
     fell = found.losses[0] - min(found.losses)
-    is_moving = fell > 0.15 * chance
+    if fell > MOVING * chance:
+        return None
     causes = _causes(patient)
     return Finding(
         "one-batch",
-        "warning" if is_moving else "error",
+        "warning" if fell > STANDING * chance else "error",
         f"The network does not learn {found.images} images by heart: after {len(found.losses)} steps on them alone the loss is "
         f"{last:.3g}, from {found.losses[0]:.3g}, and {found.top1:.0%} are right.",
         {

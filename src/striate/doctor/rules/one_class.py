@@ -1,7 +1,7 @@
 """All images have one label, or the training batches hold one class at a time.
 
-Looks at the labels of the training set; of a stranger's loader at those of its first batches. A loss of nearly nothing after a few
-steps is what one label gives. A loader that is not shuffled looks the same at first: its files are sorted by class.
+Looks at the labels of the training set; of a stranger's loader at those of its first batches. A loss of nearly nothing after a
+few steps is what one label gives. A loader that is not shuffled looks the same at first: its files are sorted by class.
 """
 
 from __future__ import annotations
@@ -35,13 +35,15 @@ def check(patient: Patient) -> Finding | None:
             f"All {whose} have the label {int(present[0])}.",
             evidence,
             Cause("one-class", 0.95 if is_certain else 0.7, because),
-            "Look at how labels are made: a folder too high, the wrong column, or a comparison that is never true.",
+            "Look at how labels are made: a folder too high, the wrong column, a comparison that is never true.",
             is_certain,
         )
     if len(present) > 1 and len(batch) >= LEAST_IMAGES and len(torch.unique(batch)) == 1 and _is_sorted(patient, labels):
-        because = f"the labels of {len(labels):,} images come in runs, and all {len(batch)} of the first batch are {int(batch[0])}"
+        because = (
+            f"the labels of {len(labels):,} images come in runs, and all {len(batch)} of the first batch are {int(batch[0])}"
+        )
         return _finding(
-            f"Training batches hold one class at a time: all {len(batch)} images of the first one have the label {int(batch[0])}.",
+            f"Training batches hold one class at a time: all {len(batch)} of the first one have the label {int(batch[0])}.",
             evidence,
             Cause("one-class", 0.7, because),
             "Shuffle the training images: DataLoader(..., shuffle=True).",

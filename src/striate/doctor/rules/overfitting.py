@@ -27,8 +27,8 @@ _RISEN = 0.10
 _FELL = 0.10
 # Accuracy counts as lost when it is so far below its best, and surely so: points and standard errors.
 _LOST, _DEVIATIONS = 0.01, 2.0
-# Without any rise: training images all learnt, validation this far below and no better for the last half.
-_LEARNT, _GAP = 0.95, 0.35
+# Points between training and validation accuracy from which on a risen loss is no matter of sureness alone.
+_GAP = 0.3
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def check(history: History) -> Finding | None:
     accuracy = f" (accuracy {best:.1%} at best, {now:.1%} now)" if math.isfinite(now) else ""
     return Finding(
         code="overfitting",
-        severity="warning" if is_lost or math.isnan(now) or apart.now > 1.5 * apart.lowest else "note",
+        severity="warning" if is_lost or math.isnan(now) or gap > _GAP else "note",
         sentence=(
             f"Validation loss rose from {apart.lowest:.4g} ({when}) to {apart.now:.4g}{accuracy}, "
             f"while training loss fell from {apart.train_then:.4g} to {apart.train_now:.4g}."

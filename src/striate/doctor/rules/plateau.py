@@ -16,18 +16,18 @@ import numpy as np
 
 from striate.doctor.finding import Cause, Finding, Remedy
 from striate.doctor.history import History, fall, jitter, level
-from striate.doctor.rules.plateau_at_chance import at_chance
+from striate.doctor.rules.plateau_at_chance import at_chance, is_validation_guessed
 
 SOURCE = "Goodfellow, Bengio and Courville 2016, section 11.4.1"
 
 # The rate counts as high above this share of its peak; below, a flat loss is what the schedule wants.
 _HIGH = 0.2
 # Rows of steps, or of epochs, in that time, and steps: with fewer nothing can be told from noise.
-_LEAST_ROWS, _LEAST_EPOCHS, _LEAST_STEPS = 12, 6, 150
-# Flat: over the second half of that time the loss surely falls by less than this share of itself.
-_FLAT = 0.04
+_LEAST_ROWS, _LEAST_EPOCHS, _LEAST_STEPS = 12, 6, 300
+# Flat: over the second half of that time the loss falls by less than this share of itself, and by less than the other one surely.
+_FLAT, _SURELY = 0.03, 0.1
 # A later fall by this share, when the rate drops, says that the schedule was right.
-_LATER = 0.1
+_LATER = 0.05
 # Of the loss of guessing, what is left where a training loss counts as learnt; and the accuracy.
 _LEARNT_LOSS, _LEARNT_TOP1 = 0.25, 0.75
 
@@ -82,7 +82,7 @@ def stall(history: History) -> Stall | None:
         return None
     height = level(loss[half])
     down, error = fall(loss[half])
-    is_flat = abs(down) + 2 * error < _FLAT * height
+    is_flat = abs(down) < _FLAT * height and abs(down) + 2 * error < _SURELY * height
     if not is_flat or is_learnt(history, height) or level(history.loss[-3:]) < (1 - _LATER) * height:
         return None
     if at_chance(history) is not None or (history.chance is not None and height > 1.1 * history.chance):
@@ -123,6 +123,8 @@ def _place(history: History, step: int) -> float:
 def _causes(history: History, stalled: Stall) -> tuple[Cause, ...]:
     update = level(history.typical_update_ratio()[history.is_near_peak(0.5)])
     causes = [Cause("underfitting", 0.4, "nothing in the records speaks for another cause")]
+    if is_validation_guessed(history):
+        causes.append(Cause("labels-shuffled", 0.65, "what little is learnt of the training images helps no other image"))
     if update > 1e-2:
         causes.append(Cause("learning-rate-high", 0.6, f"a step changes weights by {update:.1%} of their size"))
     elif stalled.noise > 0.1 * stalled.loss and not history.is_mixed:

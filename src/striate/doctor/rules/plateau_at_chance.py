@@ -31,8 +31,14 @@ _LEAST_EPOCHS = 2
 _BELOW, _ABOVE = 0.015, 0.03
 # From here on it is no slow start any more: steps after the warm-up and epochs.
 _LONG_STEPS, _LONG_EPOCHS = 200, 2
+# After so many times that, it is taken for certain whatever the reason.
+_NEVER = 3
+# A cause with this weight is proved by a number.
+_PROVED = 0.7
 # Standard errors of an accuracy above 1/K that count as having learnt something.
 _DEVIATIONS = 3.0
+# Of training images so much of 1/K may be known by heart where validation is guessed, and still nothing is learnt.
+_BY_HEART = 0.5
 # Images behind an accuracy of which nobody says how many there were.
 _GUESSED_IMAGES = 2000
 # Sums of weights of heads that are common: one head, Inception v3 with 0.3 or 0.4, GoogLeNet with 0.3 twice.
@@ -77,7 +83,9 @@ def check(history: History) -> Finding | None:
         return None
     causes = _causes(history, chance)
     is_long = _is_long(history)
-    severity: Severity = "error" if is_long or causes[0].weight >= 0.7 else "note"
+    severity: Severity = "warning" if is_long else "note"
+    if _is_long(history, by=_NEVER) or causes[0].weight >= _PROVED:
+        severity = "error"
     so_far = "" if is_long else f" so far (step {history.last_step:,})"
     accuracy = f", and so is the accuracy of {chance.accuracy:.2%}" if math.isfinite(chance.accuracy) else ""
     return Finding(
@@ -109,11 +117,12 @@ def at_chance(history: History) -> Chance | None:
     rows = slice(int(half[0]), int(half[-1]) + 1)
     accuracies = [(accuracy, images) for accuracy, images in _accuracies(history, rows) if math.isfinite(accuracy)]
     height = level(loss[rows])
+    least = _BY_HEART if is_validation_guessed(history) else 0.0
     for classes in [history.classes] if history.classes else _guessed_classes(accuracies):
         for factor in [1.0] if np.isfinite(history.steps["losses/main"]).any() else _HEAD_SUMS:
             chance = factor * math.log(classes) if classes > 1 else math.inf
             is_near = -_BELOW <= height / chance - 1 <= _ABOVE
-            if is_near and not _is_falling(loss[rows], chance) and not any(_is_above(*one, classes) for one in accuracies):
+            if is_near and not _is_falling(loss[rows], chance) and not any(_is_above(*one, classes, least) for one in accuracies):
                 # With striate's records the main head is looked at alone, but the number that people see is the whole loss.
                 seen = level(history.steps["loss"][rows]) if factor == 1.0 and history.head_weight != 1.0 else height
                 shown = history.head_weight if factor == 1.0 and math.isfinite(seen) else factor
@@ -143,9 +152,9 @@ def _accuracies(history: History, rows: slice) -> list[tuple[float, int]]:
     return found
 
 
-def _is_above(accuracy: float, images: int, classes: int) -> bool:
+def _is_above(accuracy: float, images: int, classes: int, least: float = 0.0) -> bool:
     guessed = 1 / classes
-    return accuracy > guessed + _DEVIATIONS * math.sqrt(guessed * (1 - guessed) / max(1, images))
+    return accuracy > guessed + max(least * guessed, _DEVIATIONS * math.sqrt(guessed * (1 - guessed) / max(1, images)))
 
 
 def _guessed_classes(accuracies: list[tuple[float, int]]) -> list[int]:
@@ -158,17 +167,27 @@ def _guessed_classes(accuracies: list[tuple[float, int]]) -> list[int]:
     return near or [round(1 / known[-1])]
 
 
+def is_validation_guessed(history: History) -> bool:
+    """Whether the last validation accuracy is that of guessing; False where there is none."""
+    scores = history.scores("val", "raw") or history.scores("val")
+    if scores is None or history.classes is None or not math.isfinite(scores["top1"][-1]):
+        return False
+    used = scores["used"][-1]
+    images = int(used) if math.isfinite(used) else _GUESSED_IMAGES
+    return not _is_above(float(scores["top1"][-1]), images, history.classes)
+
+
 def _is_falling(loss: Numbers, chance: float) -> bool:
     down, error = fall(loss)
     return math.isfinite(down) and down > 3 * error and down > 0.01 * chance
 
 
-def _is_long(history: History) -> bool:
+def _is_long(history: History, by: int = 1) -> bool:
     epochs = level(history.steps["epoch"][-1:])
     if history.is_by_epoch:
-        return len(history.steps) >= _LEAST_EPOCHS + 1
+        return len(history.steps) >= _LEAST_EPOCHS + by
     past_warmup = history.last_step - history.warmup_steps
-    return past_warmup >= _LONG_STEPS and (math.isnan(epochs) or epochs >= _LONG_EPOCHS)
+    return past_warmup >= by * _LONG_STEPS and (math.isnan(epochs) or epochs >= by * _LONG_EPOCHS)
 
 
 # ---------------------------------------------------------------- why
@@ -214,6 +233,11 @@ def _facts(history: History) -> dict[str, float]:
         "update over weight, typical": level(history.typical_update_ratio()[history.is_near_peak(0.5)]),
     }
     return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def of_size(update: float) -> str:
+    """A share of the weights' size in words: "57% of their size", "17 times their size"."""
+    return f"{update:.0%} of their size" if update < 2 else f"{update:.3g} times their size"
 
 
 def first_update(history: History) -> float:
@@ -281,7 +305,7 @@ def _of_the_rate(history: History, chance: Chance) -> list[Cause]:
     update, growth = first_update(history), _growth(history)
     loss = history.loss[np.isfinite(history.loss)]
     if update >= 0.5:
-        causes.append(Cause("learning-rate-high", 0.9, f"one of the first steps changed weights by {update:.0%} of their size"))
+        causes.append(Cause("learning-rate-high", 0.9, f"one of the first steps changed weights by {of_size(update)}"))
     elif growth >= 4:
         causes.append(Cause("learning-rate-high", 0.85, f"weights grew to {growth:.3g} times their size"))
     elif loss.max() > 1.2 * max(float(loss[0]), chance.height):

@@ -14,7 +14,7 @@ import numpy as np
 from striate.doctor.finding import Cause, Finding, Remedy
 from striate.doctor.history import History, level
 from striate.doctor.rules.plateau import stall
-from striate.doctor.rules.plateau_at_chance import at_chance, first_update
+from striate.doctor.rules.plateau_at_chance import at_chance, first_update, of_size
 
 SOURCE = "LeCun et al. 1998, Efficient BackProp, section 5.1; Smith 2017, section 3.3; Goyal et al. 2017, section 2.2"
 
@@ -77,7 +77,7 @@ def _signs(history: History) -> tuple[dict[str, float], dict[str, float]]:
     update = first_update(history)
     if update >= _FIRST:
         evidence["largest update over weight, first steps"] = update
-        signs[f"one of the first steps changed weights by {update:.0%} of their size"] = 0.8
+        signs[f"one of the first steps changed weights by {of_size(update)}"] = 0.8
     if (drop := drop_of_the_rate(history)) is not None:
         before, after, step = drop
         if after < (1 - _FELL) * before:

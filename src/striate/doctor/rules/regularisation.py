@@ -21,6 +21,8 @@ SOURCE = "Skagerström, Price and Lindqvist 2018, section 4.1 and table 3 (model
 
 # The L2 term is too large when it is more of the loss than the cross-entropy is.
 _PENALTY_SHARE = 0.5
+# Of a stranger's loss only the least share that it can have is known.
+_LEAST_PENALTY_SHARE = 0.15
 # Scored without dropout and augmentation, training images do so much better in top-1 than while they are trained on.
 _HELD_BACK = 0.15
 # Validation above training by so much, in the means of epochs: what is dropped or distorted in training costs that.
@@ -31,14 +33,17 @@ def check(history: History) -> Finding | None:
     """A finding when the training loss stalls high, and the recipe, the L2 term or the evaluation says that it is held down."""
     stalled = stall(history)
     penalty = penalty_share(history)
-    too_large = math.isfinite(penalty) and penalty > _PENALTY_SHARE and _is_poor(history)
+    limit = _PENALTY_SHARE if history.losses else _LEAST_PENALTY_SHARE
+    too_large = math.isfinite(penalty) and penalty > limit and _is_poor(history)
     if stalled is None and not too_large:
         return None
     strong = strong_settings(history.recipe) if history.recipe is not None else {}
     held_back = _held_back(history)
     because = [*strong.values()]
     if too_large:
-        because.insert(0, f"{penalty:.0%} of the loss is the L2 term, not what the network gets wrong")
+        because.insert(
+            0, f"{'at least ' * (not history.losses)}{penalty:.0%} of the loss is the L2 term, not what the network gets wrong"
+        )
     if held_back >= (_HELD_BACK if history.recipe is not None else _VAL_AHEAD):
         because.insert(
             0, f"scored without dropout and augmentation, top-1 is {held_back * 100:.0f} points higher than in training"

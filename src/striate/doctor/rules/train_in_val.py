@@ -1,9 +1,9 @@
 """Validation images that are training images.
 
-Looks at three things. Files of the validation set whose bytes are those of a training file, found by size first and then by hash, in
-random order for as long as the time allows. Files that are one and the same by their path. And thumbnails that show the same
-picture, saved again or resized, by the perceptual hash of `striate data audit`. A network is then scored on what it has learnt by
-heart, and the score says nothing about other images.
+Looks at three things. Files of the validation set whose bytes are those of a training file, found by size first and then by
+hash, in random order for as long as the time allows. Files that are one and the same by their path. And thumbnails that show
+the same picture, saved again or resized, by the perceptual hash of `striate data audit`. A network is then scored on what it
+has learnt by heart, and the score says nothing about other images.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from striate.doctor.patient import Patient
 from striate.doctor.rules.labels_shuffled import same_pictures
 from striate.evaluate import metrics
 
-SOURCE = "Barz and Denzler 2020 (Do we train on test data?), sections 2 and 4: near-duplicates in CIFAR; Recht et al. 2019, section 2"
+SOURCE = (
+    "Barz and Denzler 2020 (Do we train on test data?), sections 2 and 4: near-duplicates in CIFAR; Recht et al. 2019, section 2"
+)
 # Share of the validation images. Tiny ImageNet as shipped has 2 in 5,000, CIFAR-10 3 %.
 WARNED, ERROR = 0.01, 0.1
 LEAST = 3
@@ -70,7 +72,9 @@ def check(patient: Patient) -> Finding | None:
         (Cause("train-in-val", 0.9 if is_many else 0.3, f"{same} of {looked} by bytes, {near} of {compared} by looks"),),
         (
             Remedy("Take these images out of the training set, and score again: `striate data audit DATA` lists every pair."),
-            Remedy("Split before augmenting or copying images, and by what they show (scene, patient, video), not image by image."),
+            Remedy(
+                "Split before augmenting or copying images, and by what they show (scene, patient, video), not image by image."
+            ),
         ),
         SOURCE,
     )
@@ -130,7 +134,7 @@ def _hash(index: Index, row: int) -> bytes | None:
 
 
 def _alike(patient: Patient) -> tuple[list[tuple[str, str]], int, float]:
-    """Validation thumbnails that show what a training thumbnail shows; how many were compared, and the share of training images."""
+    """Validation thumbnails that show what a training thumbnail shows; how many were compared, and with which share."""
     train, scored = thumbnails.of(patient, "train"), thumbnails.of(patient, "scored")
     if train is None or scored is None:
         return [], 0, 1.0

@@ -15,7 +15,7 @@ from striate.doctor.finding import Cause, Finding, Remedy
 from striate.doctor.history import History, level
 from striate.doctor.rules import regularisation
 from striate.doctor.rules.plateau import Stall, decay_is_ahead, stall
-from striate.doctor.rules.plateau_at_chance import strong_settings
+from striate.doctor.rules.plateau_at_chance import is_validation_guessed, strong_settings
 
 SOURCE = "Goodfellow, Bengio and Courville 2016, sections 5.2 and 11.4.1"
 
@@ -34,6 +34,8 @@ def check(history: History) -> Finding | None:
     train, val = _training(history), level(scores["top1"][-2:])
     if not (train < _POOR and train - val < _NO_GAP and val - train < 2 * _NO_GAP):
         return None
+    if is_validation_guessed(history):
+        return None  # nothing that holds for other images is learnt: a larger network would learn by heart
     if (history.recipe is not None and strong_settings(history.recipe)) or regularisation.check(history) is not None:
         return None
     return Finding(

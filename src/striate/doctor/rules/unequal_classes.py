@@ -15,7 +15,7 @@ import numpy as np
 from striate.doctor.finding import Cause, Curve, Finding, Remedy, Severity
 from striate.doctor.patient import Patient
 
-SOURCE = "Buda, Maki and Mazurowski 2018 (class imbalance in CNNs), sections 3 and 4; Cui et al. 2019, section 4 (factors of 10 and more)"
+SOURCE = "Buda, Maki and Mazurowski 2018 (class imbalance), sections 3 and 4; Cui et al. 2019, section 4 (factors from 10)"
 # Images of the largest class over those of the smallest. Buda et al. see little harm at 2 and clear harm from 10 on.
 RATIO, NOTED_RATIO = 10.0, 4.0
 # Share of the largest class among two.
@@ -118,4 +118,6 @@ def _curve(counts_K: np.ndarray) -> Curve:
     shown = np.unique(np.linspace(0, len(ordered) - 1, min(len(ordered), _POINTS)).astype(int))
     places = [float(place + 1) for place in shown]
     values = [float(count) for count in ordered[shown]]
-    return Curve("Training images of each class", "class, by size", "images", places, {"images": values}, is_log=bool(ordered.min() > 0))
+    return Curve(
+        "Training images of each class", "class, by size", "images", places, {"images": values}, is_log=bool(ordered.min() > 0)
+    )

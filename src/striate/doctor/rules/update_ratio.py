@@ -16,7 +16,7 @@ import numpy as np
 
 from striate.doctor.finding import Cause, Finding, Remedy
 from striate.doctor.history import History, curve, level
-from striate.doctor.rules.plateau_at_chance import decay_of_a_step, is_starved
+from striate.doctor.rules.plateau_at_chance import decay_of_a_step, is_starved, of_size
 
 SOURCE = "Karpathy, notes of CS231n, 'Neural networks part 3', ratio of weights to updates"
 
@@ -44,9 +44,7 @@ def check(history: History) -> Finding | None:
     if first_typical > _FIRST_TYPICAL or largest > _FIRST_LARGEST or at_peak > _TOO_LARGE:
         size = max(largest, first_typical) if largest > _FIRST_LARGEST or first_typical > _FIRST_TYPICAL else at_peak
         where = f" of {group}" if size == largest else ""
-        sentence = (
-            f"A step changed the weights{where} by {size:.0%} of their size; about 0.1% is usual, and at most some percent."
-        )
+        sentence = f"A step changed the weights{where} by {of_size(size)}; about 0.1% is usual, and at most some percent."
         factor = _factor(size / (_AIM_LARGEST if size == largest else HEALTHY[1]))
         remedies: tuple[Remedy, ...] = (
             Remedy(
@@ -54,7 +52,7 @@ def check(history: History) -> Finding | None:
             ),
         )
         causes = [
-            Cause("learning-rate-high", 0.9, f"{size:.0%} of the weights in one step"),
+            Cause("learning-rate-high", 0.9, f"by {of_size(size)} in one step"),
             Cause("initialisation", 0.3, "or the weights were drawn very small"),
         ]
         if history.recipe is not None and (decay := decay_of_a_step(history.recipe)) > _DECAY:
@@ -64,9 +62,10 @@ def check(history: History) -> Finding | None:
     if at_peak < _TOO_SMALL and len(history.steps) >= 2 * _LEAST_ROWS:
         sentence = f"A step changes the weights by {at_peak:.0e} of their size; 1e-3 is usual."
         causes = [Cause("learning-rate-low", 0.85, f"{at_peak:.0e} of the weights in one step")]
+        remedies = (Remedy("Take ten to a hundred times the learning rate.", history.scaled("optim.lr", 30)),)
         if is_starved(history):
             causes.append(Cause("initialisation", 0.9, "most layers get next to no gradient, from the first step on"))
-        remedies = (Remedy("Take ten to a hundred times the learning rate.", history.scaled("optim.lr", 30)),)
+            remedies = (Remedy("Draw the weights for ReLUs (He et al. 2015), or add batch normalisation."), *remedies)
         return _finding(history, sentence, tuple(causes), remedies, is_serious=_is_unlearnt(history))
     return None
 

@@ -1,0 +1,135 @@
+"""Fires on labels that do not belong to their images, with the proof beside it; silent on right, noisy, few and hard ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from striate.doctor.rules import labels_shuffled
+from tests.doctor.rules import data_makers as made
+
+
+def _shuffled(labels, seed=3):
+    return np.random.default_rng(seed).permutation(labels)
+
+
+def _strangers_keys(count):
+    return [f"{row:06d}.jpg" for row in range(count)]
+
+
+@pytest.mark.parametrize(("classes", "per_class"), [(2, 250), (10, 50), (60, 12)])
+def test_shuffled_labels_alone_are_a_warning(classes, per_class):
+    labels = made.labels(classes, per_class)
+    found = labels_shuffled.check(made.ours(made.index(made.pictures(labels), _shuffled(labels))))
+    assert found is not None
+    assert (found.severity, found.cause) == ("warning", "labels-shuffled")
+
+
+def test_words_in_the_names_are_a_proof():
+    labels = made.labels(6, 40)
+    keys = [f"n0000000{label}_{row}.jpg" for row, label in enumerate(labels)]
+    found = labels_shuffled.check(made.ours(made.index(made.pictures(labels), _shuffled(labels), keys=keys)))
+    assert found is not None
+    assert found.severity == "error"
+    assert "n00000000" in found.evidence["words in names"]
+
+
+@pytest.mark.parametrize("move", [1, -2])
+def test_a_lost_row_is_a_proof(move):
+    labels = made.labels(6, 40)
+    patient = made.ours(made.index(made.pictures(labels), np.roll(labels, move)))
+    found = labels_shuffled.check(patient)
+    assert found is not None
+    assert (found.severity, found.cause) == ("error", "labels-shuffled")
+    assert found.evidence["labels moved by rows"] == move
+    stranger = made.stranger(made.loader(made.pictures(labels), np.roll(labels, move)))
+    assert labels_shuffled.check(stranger).evidence["labels moved by rows"] == move
+
+
+def test_images_in_order_of_classes_are_a_proof():
+    labels = np.sort(made.labels(6, 40))
+    found = labels_shuffled.check(made.ours(made.index(made.pictures(labels), _shuffled(labels))))
+    assert found is not None
+    assert found.severity == "error"
+    assert "deviations above chance of blocks of rows" in found.evidence
+
+
+def test_copies_under_other_labels_are_a_proof():
+    labels = made.labels(6, 30)
+    pixels = made.pictures(labels)
+    pixels = np.concatenate([pixels, pixels[:60]])
+    found = labels_shuffled.check(made.ours(made.index(pixels, _shuffled(np.concatenate([labels, labels[:60]])))))
+    assert found is not None
+    assert found.evidence["pairs of the same picture"] >= 50
+
+
+def test_the_other_split_is_a_proof_in_both_directions():
+    labels = made.labels(6, 40)
+    right = made.index(made.pictures(labels), labels)
+    wrong = made.relabelled(right, _shuffled(labels))
+    for train, val, name in ((wrong, right, "training"), (right, wrong, "validation")):
+        found = labels_shuffled.check(made.ours(train, val))
+        assert found is not None
+        assert (found.severity, found.evidence["split"]) == ("error", name)
+
+
+def test_a_strangers_loader():
+    labels = made.labels(10, 50)
+    found = labels_shuffled.check(made.stranger(made.loader(made.pictures(labels), _shuffled(labels))))
+    assert found is not None
+    assert found.cause == "labels-shuffled"
+
+
+@pytest.mark.parametrize("wrong", [0.0, 0.2, 0.5])
+@pytest.mark.parametrize("signal", [0.3, 0.5])
+def test_right_and_noisy_labels_are_silent(wrong, signal):
+    labels = made.labels(10, 50)
+    noisy = np.where(np.random.default_rng(0).random(500) < wrong, _shuffled(labels), labels)
+    assert labels_shuffled.check(made.ours(made.index(made.pictures(labels, signal=signal), noisy))) is None
+
+
+def test_few_images_are_silent_even_when_shuffled():
+    labels = made.labels(4, 25)
+    assert labels_shuffled.check(made.ours(made.index(made.pictures(labels), _shuffled(labels)))) is None
+    labels = made.labels(6, 50)  # 300 images without a proof
+    keys = _strangers_keys(300)
+    assert labels_shuffled.check(made.ours(made.index(made.pictures(labels), _shuffled(labels), keys=keys))) is None
+
+
+def test_hard_images_are_at_most_a_warning_that_says_so():
+    labels = made.labels(4, 150)
+    found = labels_shuffled.check(made.ours(made.index(made.pictures(labels, signal=0.0), labels)))
+    assert found is not None
+    assert found.severity == "warning"
+    assert found.causes[0].weight < 0.7
+
+
+def test_names_that_say_nothing_are_no_proof():
+    labels = made.labels(10, 50)
+    keys = [f"photos/{'IMG' if row % 3 else 'DSC'}_{row}.jpg" for row in range(500)]
+    found = labels_shuffled.check(made.ours(made.index(made.pictures(labels), _shuffled(labels), keys=keys)))
+    assert found is not None
+    assert found.severity == "warning"
+
+
+def test_missing_facts():
+    assert labels_shuffled.check(made.stranger(made.loader(made.pictures(made.labels(2, 8)), made.labels(2, 8)))) is None
+
+
+def test_the_built_in_set():
+    splits = made.built_in()
+    assert labels_shuffled.check(made.ours(splits.train, splits.val)) is None
+    wrong = made.relabelled(splits.train, _shuffled(splits.train.labels))
+    found = labels_shuffled.check(made.ours(wrong, splits.val))
+    assert found is not None
+    assert found.severity == "error"
+
+
+@pytest.mark.parametrize("classes", [2, 20, 200])
+def test_tiny_imagenet(real_data, classes):
+    splits = made.tiny(real_data, classes)
+    assert labels_shuffled.check(made.ours(splits.train, splits.val)) is None
+    wrong = made.relabelled(splits.train, _shuffled(splits.train.labels))
+    found = labels_shuffled.check(made.ours(wrong, splits.val))
+    assert found is not None
+    assert (found.severity, found.cause) == ("error", "labels-shuffled")

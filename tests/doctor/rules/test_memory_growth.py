@@ -1,0 +1,46 @@
+"""Memory that never settles."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from striate.doctor.rules import memory_growth
+from striate.run.log import Record
+
+
+def test_it_grows(makers):
+    found = memory_growth.check(makers.training(makers.falling(2.4, 0.3), memory_bytes=lambda t: 2e9 + 6e9 * t, until=0.5))
+    assert found.severity == "warning"
+    assert found.cause == "memory-growing"
+    assert found.evidence["memory at the end [bytes]"] == pytest.approx(8e9, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "memory",
+    [
+        lambda t: 2e9 + 4e9 * min(t, 0.08),
+        lambda t: 2e9 if t < 0.5 else 4e9,
+        lambda t: 2e9 + 2e9 * (1 - math.exp(-12 * t)),
+        lambda t: 2e9 + 1e8 * t,
+    ],
+    ids=["in the first epoch", "once", "and settles", "by little"],
+)
+def test_other_courses_are_none(makers, memory):
+    assert memory_growth.check(makers.training(makers.falling(2.4, 0.3), memory_bytes=memory)) is None
+
+
+def test_another_process_has_its_own_memory(makers):
+    history = makers.training(makers.falling(2.4, 0.3), memory_bytes=lambda t: 2e9 + 6e9 * t, until=0.5)
+    history.observe(Record("resume", 1000, {}))
+    assert memory_growth.check(history) is None
+
+
+def test_silent_on_healthy_trainings(healthy):
+    found = memory_growth.check(healthy)
+    assert found is None or found.severity == "note", found.sentence
+
+
+def test_silent_where_too_little_is_told(bare):
+    assert memory_growth.check(bare) is None

@@ -1,0 +1,54 @@
+"""A constant rate to the end."""
+
+from __future__ import annotations
+
+import math
+
+from striate.doctor.rules import never_decayed
+
+
+def wandering(makers, **more):
+    val = makers.Scores(lambda t: 1.2, lambda t: 0.6 + 0.05 * min(1.0, 3 * t), 20, 2000)
+    more = {"lr": lambda t: 0.1, "changes": {"optim.schedule": "constant"}, "val": val, **more}
+    return makers.training(lambda t: 0.9 + 1.5 * math.exp(-12 * t), noise=0.1, steps=4000, **more)
+
+
+def test_it_wanders(makers):
+    found = never_decayed.check(wandering(makers))
+    assert found.severity == "warning"
+    assert found.cause == "schedule-never"
+    assert found.remedies[0].changes == {"optim.schedule": "cosine"}
+
+
+def test_a_table(makers):
+    history = makers.table_of(
+        loss=lambda t: 0.9 + 1.4 * math.exp(-15 * t), val_top1=lambda t: 0.6, lr=lambda t: 0.1, epochs=40, noise=0.03
+    )
+    assert never_decayed.check(history).cause == "schedule-never"
+
+
+def test_with_drops_still_to_come_it_is_a_note(makers):
+    changes = {"optim.schedule": "step", "optim.drop_epochs": (18.0,)}
+    assert never_decayed.check(wandering(makers, changes=changes, until=0.85)).severity == "note"
+
+
+def test_validation_that_gets_better_is_well(makers):
+    val = makers.Scores(lambda t: 1.2, lambda t: 0.4 + 0.3 * t, 20, 2000)
+    assert never_decayed.check(wandering(makers, val=val)) is None
+
+
+def test_short_trainings_are_left_alone(makers):
+    assert never_decayed.check(wandering(makers, until=0.3)) is None
+
+
+def test_a_rate_that_falls_is_well(makers):
+    assert never_decayed.check(wandering(makers, lr=lambda t: 0.1 * (1 - t))) is None
+
+
+def test_silent_on_healthy_trainings(healthy):
+    found = never_decayed.check(healthy)
+    assert found is None or found.severity == "note", found.sentence
+
+
+def test_silent_where_too_little_is_told(bare):
+    assert never_decayed.check(bare) is None

@@ -1,0 +1,51 @@
+"""Training images are known no better than new ones, and it stays so."""
+
+from __future__ import annotations
+
+import math
+
+from striate.doctor.rules import underfitting
+
+
+def small(makers, sample=0.42, **more):
+    scores = {"val": makers.Scores(lambda t: 1.62, lambda t: 0.4), "sample": makers.Scores(lambda t: 1.6, lambda t: sample)}
+    more = {"lr": lambda t: 0.05, "changes": {"optim.schedule": "constant"}, **scores, **more}
+    return makers.training(lambda t: 1.6 + 0.7 * math.exp(-30 * t), top1=lambda t: 0.41, **more)
+
+
+def test_too_small(makers):
+    found = underfitting.check(small(makers))
+    assert found.severity == "warning"
+    assert found.cause == "underfitting"
+    assert found.remedies[1].changes == {"budget.epochs": 90.0}
+
+
+def test_a_table(makers):
+    history = makers.table_of(loss=lambda t: 1.6, top1=lambda t: 0.4, val_loss=lambda t: 1.65, val_top1=lambda t: 0.39, epochs=20)
+    assert underfitting.check(history).cause == "underfitting"
+
+
+def test_a_rate_too_low_is_named_where_the_updates_say_so(makers):
+    assert underfitting.check(small(makers, groups={"conv1": (0.3, 2e-5), "fc": (0.5, 3e-5)})).cause == "learning-rate-low"
+
+
+def test_training_images_known_far_better_are_another_matter(makers):
+    assert underfitting.check(small(makers, sample=0.68)) is None
+
+
+def test_regularisation_is_another_matter(makers):
+    changes = {"model.options.dropout": 0.9, "optim.schedule": "constant"}
+    assert underfitting.check(small(makers, changes=changes)) is None
+
+
+def test_learnt_by_heart_from_wrong_labels_is_another_matter(makers):
+    assert underfitting.check(small(makers, val=makers.Scores(lambda t: 2.5, lambda t: 0.1), sample=0.13)) is None
+
+
+def test_silent_on_healthy_trainings(healthy):
+    found = underfitting.check(healthy)
+    assert found is None or found.severity == "note", found.sentence
+
+
+def test_silent_where_too_little_is_told(bare):
+    assert underfitting.check(bare) is None

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from striate.doctor.rules import untrained_parameters
+from tests.doctor import makers
+
+
+def test_frozen_layers_that_are_untrained():
+    model = makers.network("resnet18")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.startswith("layer"))
+    found = untrained_parameters.check(makers.patient(model))
+    assert found.cause == "frozen-parameters" and found.severity == "warning" and "layer1.0.conv1.weight" in found.sentence
+
+
+def test_everything_frozen():
+    model = makers.small().requires_grad_(False)
+    assert untrained_parameters.check(makers.patient(model)).severity == "error"
+
+
+def test_frozen_on_purpose_is_no_finding():
+    model = makers.network("resnet18")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith("fc"))
+    recipe = makers.recipe(model__name="resnet18", optim__freeze="backbone")
+    assert untrained_parameters.check(makers.patient(model, recipe=recipe)) is None
+
+
+def test_a_frozen_backbone_that_has_seen_data_is_a_note():
+    model = makers.network("resnet18")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith("fc"))
+    model.bn1.num_batches_tracked += 5000
+    assert untrained_parameters.check(makers.patient(model)).severity == "note"
+
+
+def test_an_optimiser_of_another_network():
+    model, other = makers.small(), makers.small()
+    found = untrained_parameters.check(makers.patient(model, optimizer=makers.sgd(other)))
+    assert found.severity == "error" and found.cause == "unused-parameters"
+
+
+def test_an_optimiser_of_a_part():
+    model = makers.small()
+    found = untrained_parameters.check(makers.patient(model, optimizer=torch.optim.SGD(model[-1].parameters(), 0.1)))
+    assert found.cause == "unused-parameters" and "not given to the optimiser" in found.sentence
+
+
+class Detached(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.rest, self.unused = nn.Conv2d(3, 8, 3), nn.Linear(8, 12), nn.Linear(500, 50)
+
+    def forward(self, x):
+        return self.rest(self.stem(x).mean((2, 3)).detach())
+
+
+def test_parameters_without_a_way_to_the_loss():
+    found = untrained_parameters.check(makers.patient(Detached()))
+    assert found.cause == "unused-parameters" and "unused.weight" in found.evidence["names"]
+    assert "stem.weight" in found.evidence["names"]
+
+
+def test_a_network_without_parameters():
+    model = nn.Sequential(nn.AvgPool2d(8), nn.Flatten())
+    assert "no parameters" in untrained_parameters.check(makers.patient(model, 32)).sentence
+
+
+def test_silent_when_all_learn():
+    model = makers.network("googlenet-bn")
+    assert untrained_parameters.check(makers.patient(model, 64, batch=8, optimizer=makers.sgd(model))) is None

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+from torch import nn
+
+from striate.doctor.rules import vanishing_gradient
+from tests.doctor import makers
+
+
+def sigmoids(depth=10):
+    layers = [nn.Conv2d(3, 16, 3, padding=1), nn.Sigmoid()]
+    for _ in range(depth):
+        layers += [nn.Conv2d(16, 16, 3, padding=1), nn.Sigmoid()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 12))
+
+
+def test_sigmoids_in_a_row():
+    found = vanishing_gradient.check(makers.patient(sigmoids()))
+    assert found.code == "vanishing-gradient" and found.severity == "error"
+    assert {"initialisation", "saturated-units"} <= {cause.name for cause in found.causes}
+    assert found.layer is not None and found.curve.is_log
+
+
+def test_an_exploding_one():
+    torchs = [nn.Conv2d(3, 32, 3, padding=1)] + [nn.Conv2d(32, 32, 3, padding=1) for _ in range(12)]
+    for layer in torchs:
+        nn.init.kaiming_normal_(layer.weight)
+        layer.weight.data *= 1.9
+    model = nn.Sequential(*torchs, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 12))
+    nn.init.normal_(model[-1].weight, std=1.0)
+    assert vanishing_gradient.check(makers.patient(model)).code == "exploding-gradient"
+
+
+@pytest.mark.parametrize("name", ["alexnet", "zfnet", "plain34", "googlenet", "se-resnet50"])
+def test_silent_for_networks_as_their_papers_start_them(name):
+    assert vanishing_gradient.check(makers.patient(makers.network(name), 64, batch=8)) is None
+
+
+def test_silent_for_a_network_of_three_layers():
+    assert vanishing_gradient.check(makers.patient(makers.small())) is None

@@ -1,0 +1,209 @@
+"""The doctor for strangers: whatever a loader yields and a network does, findings or a clear error, and nothing is left behind."""
+
+from __future__ import annotations
+
+import collections
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import striate
+from striate.doctor import catalog
+from striate.errors import DataError, UserError
+from tests.doctor import makers
+
+
+def hooks(model: nn.Module) -> int:
+    return sum(
+        len(module._forward_hooks) + len(module._forward_pre_hooks) + len(module._backward_hooks) + len(module._backward_pre_hooks)
+        for module in model.modules()
+    )
+
+
+def batches(count: int = 4):
+    return [makers.images(32, seed=number) for number in range(count)]
+
+
+def test_a_healthy_network_gets_silence_with_what_was_checked():
+    model = makers.small()
+    found = striate.examine(model, batches(), optimizer=makers.sgd(model), classes=12)
+    assert not found.is_ill and "the first loss" in found.in_order
+    assert "Nothing found." in str(found) or all(one.severity == "note" for one in found)
+    assert not [why for why in found.unchecked.values() if why.startswith("failed")]
+
+
+def test_nothing_is_left_behind_on_any_path():
+    model = makers.network("googlenet-bn")
+    own = [model.conv1.register_forward_hook(lambda *_: None), model.register_full_backward_hook(lambda *_: None)]
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    modes, held = [module.training for module in model.modules()], hooks(model)
+    optimizer = makers.sgd(model, 0.01)
+    striate.examine(model, [makers.images(8, 64)] * 2, optimizer=optimizer)
+    assert hooks(model) == held == 2
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert not optimizer.state and all(parameter.grad is None for parameter in model.parameters())
+    for one in own:
+        one.remove()
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        lambda x, y: (x, y),
+        lambda x, y: [x, y, "more"],
+        lambda x, y: {"pixel_values": x, "labels": y},
+        lambda x, y: {"image": x, "label": y},
+        lambda x, y: (x.numpy(), y.numpy()),
+        lambda x, y: (x, y.to(torch.int32)),
+        lambda x, y: (x, y[:, None]),
+        lambda x, y: (x, nn.functional.one_hot(y, 12).float()),
+        lambda x, y: collections.namedtuple("Pair", "images labels")(x, y),
+    ],
+    ids=["tuple", "three", "hugging face", "dict", "numpy", "int32", "column", "one-hot", "namedtuple"],
+)
+def test_whatever_a_loader_yields(shape):
+    found = striate.examine(makers.small(), [shape(*one) for one in batches(2)], classes=12, seconds=20)
+    assert not found.is_ill and "forward-pass" in found.checked
+
+
+def test_a_generator_is_read_once():
+    found = striate.examine(makers.small(), (one for one in batches()), classes=12)
+    assert "one-batch" in found.checked
+
+
+class Wraps(nn.Module):
+    def __init__(self, wrap):
+        super().__init__()
+        self.inner, self.wrap = makers.small(), wrap
+
+    def forward(self, x):
+        return self.wrap(self.inner(x))
+
+
+Named = collections.namedtuple("Named", "logits extra")
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda y: (y,), lambda y: {"logits": y}, lambda y: Named(y, y.detach() * 0), lambda y: [y]],
+    ids=["tuple", "dict", "namedtuple", "list"],
+)
+def test_networks_that_return_something_else(wrap):
+    found = striate.examine(Wraps(wrap), batches(2), classes=12, seconds=20)
+    assert "forward-pass" in found.checked and not [why for why in found.unchecked.values() if why.startswith("failed")]
+
+
+class Raises(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(3, 12)
+
+    def forward(self, x):
+        raise ZeroDivisionError("in the middle")
+
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(3, 12)
+
+    def forward(self, images, boxes):
+        return self.fc(images.mean((2, 3)))
+
+
+@pytest.mark.parametrize(("model", "words"), [(Raises(), "in the middle"), (Two(), "boxes")], ids=["raises", "two inputs"])
+def test_networks_that_cannot_be_run_are_a_finding(model, words):
+    found = striate.examine(model, batches(2))
+    assert found[0].code == "forward-pass" and words in found[0].sentence and hooks(model) == 0
+    assert found.unchecked["constant-function"] == "the network does not run"
+
+
+def test_a_network_without_parameters():
+    found = striate.examine(nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten()), batches(2))
+    assert any("no parameters" in one.sentence for one in found)
+
+
+def test_a_network_on_the_device_meta():
+    with torch.device("meta"):
+        model = makers.small()
+    with pytest.raises(UserError, match="meta"):
+        striate.examine(model, batches(1))
+
+
+@pytest.mark.parametrize(
+    ("loader", "error", "words"),
+    [
+        ([], DataError, "yields nothing"),
+        ([3], UserError, "yields int"),
+        ([{"a": 1}], UserError, "a dict with a"),
+        ([(torch.rand(4, 3, 8, 8), torch.zeros(3))], UserError, r"\[4, 3, 8, 8\] with 3 labels"),
+        ([(torch.rand(4, 3, 8, 8), ["cat"] * 4)], UserError, "no numbers"),
+        ([(torch.rand(0, 3, 8, 8), torch.zeros(0))], DataError, "yields nothing"),
+    ],
+    ids=["empty", "number", "dict", "lengths", "words", "empty batch"],
+)
+def test_loaders_that_are_none(loader, error, words):
+    with pytest.raises(error, match=words):
+        striate.examine(makers.small(), loader)
+
+
+def test_no_network():
+    with pytest.raises(UserError, match="torch.nn.Module"):
+        striate.examine("resnet18", batches(1))
+
+
+def test_images_of_bytes():
+    images, labels = makers.images(32)
+    loud = (images * 60 + 128).clamp(0, 255).to(torch.uint8)
+    found = striate.examine(makers.small(), [(loud, labels)] * 2, classes=12)
+    assert "pixel-range" in {one.cause for one in found}
+
+
+def test_a_batch_that_is_not_finite_never_crashes():
+    images, labels = makers.images(32)
+    images[3, 0, 0, 0] = float("nan")
+    found = striate.examine(makers.small(), [(images, labels)] * 2, classes=12, seconds=20)
+    assert found.is_ill
+    assert not [why for why in found.unchecked.values() if why.startswith("failed")], found.unchecked
+
+
+def test_a_rule_that_fails_is_named_and_ends_nothing(monkeypatch):
+    def broken(patient):
+        raise KeyError("oh")
+
+    rule = catalog.Rule(broken, "x", "data")
+    monkeypatch.setitem(catalog.BEFORE, "batch-size", rule)
+    found = striate.examine(makers.small(), batches(1), seconds=10)
+    assert found.unchecked["batch-size"] == "failed: KeyError: 'oh'"
+
+
+SCRIPT = """
+import torch, torchvision
+from torch import nn
+import striate
+
+# A plain training script that knows nothing of striate: a torchvision network, torch's own loader.
+images = torch.randn(96, 3, 32, 32) * 80 + 120
+labels = torch.randint(0, 10, (96,))
+loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images, labels), batch_size=16, shuffle=True)
+model = torchvision.models.resnet18(num_classes=10)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+print(striate.examine(model, loader, optimizer=optimizer, seconds=30))
+"""
+
+
+def test_a_plain_script():
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "pixels in 0..255" in " ".join(done.stdout.split())
+
+
+def test_arrays_of_numpy_and_a_batch_of_one():
+    images, labels = makers.images(1)
+    found = striate.examine(makers.small(), [(np.asarray(images), np.asarray(labels))], seconds=10)
+    assert "batch-norm-single" in {one.cause for one in found}
