@@ -17,11 +17,15 @@ CLASSES = 12
 
 
 def images(count: int = 32, size_px: int = 32, classes: int = CLASSES, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Normalised images [count, 3, S, S], each class a pattern of its own under noise, and their labels."""
-    draw = torch.Generator().manual_seed(seed)
-    patterns = torch.randn(classes, 3, size_px, size_px, generator=torch.Generator().manual_seed(99))
+    """Normalised images [count, 3, S, S], smooth as photos are, each class a pattern of its own under others; their labels."""
+    draw, fixed = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(99)
     labels = torch.arange(count) % classes
-    return 0.7 * patterns[labels] + 0.7 * torch.randn(count, 3, size_px, size_px, generator=draw), labels
+    pattern, other = torch.randn(classes, 3, 6, 6, generator=fixed), torch.randn(count, 3, 8, 8, generator=draw)
+    return _smooth(pattern, size_px)[labels] + _smooth(other, size_px), labels
+
+
+def _smooth(coarse: torch.Tensor, size_px: int) -> torch.Tensor:
+    return nn.functional.interpolate(coarse, size=(size_px, size_px), mode="bicubic")
 
 
 def patient(

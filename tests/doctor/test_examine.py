@@ -19,7 +19,10 @@ from tests.doctor import makers
 
 def hooks(model: nn.Module) -> int:
     return sum(
-        len(module._forward_hooks) + len(module._forward_pre_hooks) + len(module._backward_hooks) + len(module._backward_pre_hooks)
+        len(module._forward_hooks)
+        + len(module._forward_pre_hooks)
+        + len(module._backward_hooks)
+        + len(module._backward_pre_hooks)
         for module in model.modules()
     )
 

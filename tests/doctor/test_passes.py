@@ -111,7 +111,9 @@ def test_the_network_is_left_as_it_was_and_every_hook_is_gone():
     assert torch.equal(torch.get_rng_state(), state)
     assert not model.fc.weight.requires_grad and float(model.conv2.conv.weight.grad.sum()) == model.conv2.conv.weight.numel()
     assert model.conv1.conv.weight.grad is None
-    hooks = [len(module._forward_hooks) + len(module._forward_pre_hooks) + len(module._backward_hooks) for module in model.modules()]
+    hooks = [
+        len(module._forward_hooks) + len(module._forward_pre_hooks) + len(module._backward_hooks) for module in model.modules()
+    ]
     assert sum(hooks) == 1
     own.remove()
 

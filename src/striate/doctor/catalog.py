@@ -19,7 +19,12 @@ from striate.doctor.rules import (
     batch_norm_mode,
     batch_norm_statistics,
     batch_size,
+    channel_order,
+    class_order,
+    confusable_classes,
     constant_function,
+    constant_images,
+    crop_loses_object,
     dead_units,
     decayed_early,
     divergence,
@@ -30,16 +35,24 @@ from striate.doctor.rules import (
     gradient_flow,
     head_size,
     head_weights,
+    image_size,
     initial_loss,
+    input_scale,
+    label_noise,
+    labels_against_names,
+    labels_off_by_one,
+    labels_shuffled,
     learning_rate,
     memory_growth,
     never_decayed,
     non_finite,
     one_batch,
+    one_class,
     overfitting,
     plan,
     plateau,
     plateau_at_chance,
+    predictions_permuted,
     preprocessing_gap,
     rate_too_high,
     rate_too_low,
@@ -47,7 +60,9 @@ from striate.doctor.rules import (
     signal_size,
     slowing,
     spikes,
+    train_in_val,
     underfitting,
+    unequal_classes,
     untrained_parameters,
     update_ratio,
     validation_at_chance,
@@ -55,14 +70,14 @@ from striate.doctor.rules import (
     waiting,
     weight_decay,
 )
-
 from striate.predictions import Predictions
 
 
 @dataclass(frozen=True)
 class Rule:
     """A rule before a training. checks: what is in order when it finds nothing. needs: data alone; a network that runs; or one
-    whose labels fit its outputs, so that it has a loss. passes, seconds: about what it takes, in forward and backward passes and beside them."""
+    whose labels fit its outputs, so that it has a loss. passes, seconds: about what it takes, in forward and backward passes and
+    beside them."""
 
     check: Callable[[Patient], Finding | None]
     checks: str
@@ -73,7 +88,11 @@ class Rule:
 
 BEFORE: dict[str, Rule] = {
     "forward-pass": Rule(forward_pass.check, "the network runs", "data"),
+    "constant-images": Rule(constant_images.check, "images with content and finite numbers", "data"),
+    "input-scale": Rule(input_scale.check, "scale of the pixels", "data"),
+    "one-class": Rule(one_class.check, "more than one class", "data"),
     "head-size": Rule(head_size.check, "outputs and classes", "network"),
+    "labels-off-by-one": Rule(labels_off_by_one.check, "labels count from 0", "network"),
     "constant-function": Rule(constant_function.check, "the output depends on the image", "loss", 1),
     "signal-size": Rule(signal_size.check, "size of the signal by depth", "loss"),
     "initial-loss": Rule(initial_loss.check, "the first loss", "loss"),
@@ -84,8 +103,16 @@ BEFORE: dict[str, Rule] = {
     "dead-units": Rule(dead_units.check, "dead and saturated units", "loss"),
     "weight-decay": Rule(weight_decay.check, "weight decay", "loss"),
     "batch-size": Rule(batch_size.check, "batch and steps", "data"),
+    "channel-order": Rule(channel_order.check, "order of channels", "data"),
+    "unequal-classes": Rule(unequal_classes.check, "classes of a size", "data"),
     "learning-rate": Rule(learning_rate.check, "learning rate", "loss", 12),
+    "labels-shuffled": Rule(labels_shuffled.check, "labels belong to their images", "data", seconds=2.0),
+    "class-order": Rule(class_order.check, "one class order in both splits", "data"),
     "one-batch": Rule(one_batch.check, "one batch is learnt by heart", "loss", 10),
+    "train-in-val": Rule(train_in_val.check, "validation images are new", "data", seconds=1.0),
+    "labels-against-names": Rule(labels_against_names.check, "labels agree with file names", "data"),
+    "image-size": Rule(image_size.check, "size of the images", "network"),
+    "crop-loses-object": Rule(crop_loses_object.check, "crops keep the object", "data"),
     "plan": Rule(plan.check, "memory, disk, time, speed of the images", "loss", seconds=20.0),
 }
 
@@ -119,4 +146,8 @@ DURING: dict[str, tuple[Callable[[History], Finding | None], str]] = {
 }
 
 # Over what the network said about held-out images, with their index where it is there.
-PREDICTED: dict[str, tuple[Callable[[Predictions, Index | None], Finding | None], str]] = {}
+PREDICTED: dict[str, tuple[Callable[[Predictions, Index | None], Finding | None], str]] = {
+    "predictions-permuted": (predictions_permuted.check, "classes are not permuted"),
+    "label-noise": (label_noise.check, "labels against what the network says"),
+    "confusable-classes": (confusable_classes.check, "pairs of classes"),
+}

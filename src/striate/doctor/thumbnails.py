@@ -117,6 +117,20 @@ def of(patient: Patient, split: Split) -> Thumbnails | None:
     return kept
 
 
+def same_pictures(a: Thumbnails, b: Thumbnails) -> NDArray[np.int64]:
+    """Pairs of places in a and in b that show the same picture, as `data.audit` finds them: [M, 2] int64."""
+    if not len(a) or not len(b):
+        return np.zeros((0, 2), dtype=np.int64)
+    differ_AB = np.bitwise_count(a.likeness_N[:, None] ^ b.likeness_N[None, :])
+    is_near_AB = (differ_AB <= likeness.RADIUS) & (a.likeness_N != likeness.PLAIN)[:, None] & (b.likeness_N != likeness.PLAIN)
+    pairs_M2 = np.argwhere(is_near_AB)
+    if a is b:
+        pairs_M2 = pairs_M2[pairs_M2[:, 0] != pairs_M2[:, 1]]
+    if not len(pairs_M2):
+        return pairs_M2
+    return pairs_M2[likeness.are_copies(a.grey_NSS[pairs_M2[:, 0]], b.grey_NSS[pairs_M2[:, 1]])]
+
+
 # ---------------------------------------------------------------- from stored images
 
 

@@ -58,9 +58,9 @@ def _grids(patient: Patient) -> dict[str, int]:
 
     norms = [name for name, one in patient.model.named_modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
     images = patient.images if len(patient.images) > 1 else patient.images.repeat(2, 1, 1, 1)
-    with torch.no_grad(), passes.preserved(patient.model), passes.as_trained(patient.model):
-        with taps(patient.model, {name: watch(name) for name in norms}):
-            patient.model(images[:2])
+    watched = taps(patient.model, {name: watch(name) for name in norms})
+    with torch.no_grad(), passes.preserved(patient.model), passes.as_trained(patient.model), watched:
+        patient.model(images[:2])
     return found
 
 
@@ -76,7 +76,7 @@ def _resting(names: list[str], count: int, severity: Severity) -> Finding:
         (Cause("batch-norm-mode", 0.9, f"{len(names)} of {count} in evaluation mode, their scale and shift not frozen"),),
         (
             Remedy(
-                "Call model.train() before each epoch; after an evaluation in particular. Freeze scale and shift too if it is meant."
+                "Call model.train() before each epoch, after an evaluation too. If it is meant, freeze scale and shift as well."
             ),
         ),
         SOURCE,

@@ -1,6 +1,6 @@
 """The batch is too small for the rate, or so large that an epoch has hardly any steps.
 
-Looks at the batch beside the number of images, the steps in all, and the rate that each image gets: rate / (1 - momentum) / batch.
+Looks at the batch beside the steps of an epoch and in all, and at the rate that each image gets: rate / (1 - momentum) / batch.
 """
 
 from __future__ import annotations

@@ -93,7 +93,9 @@ def _weak(patient: Patient, share: float) -> Finding | None:
         f"the features differ by {share:.1g} of what the pixels do.",
         {"factor of all gates": left, "factor by part": gates, "of the pixels' spread left": share},
         (
-            Cause("gates", 0.9, f"a mean factor of {sum(gates.values()) / len(gates):.2g} in each of {len(gates)} parts in a row"),
+            Cause(
+                "gates", 0.9, f"a mean factor of {sum(gates.values()) / len(gates):.2g} in each of {len(gates)} parts in a row"
+            ),
             Cause("no-normalisation", 0.4, "no layer is normalised"),
         ),
         (with_open_gates(patient), normalised(patient)),

@@ -30,8 +30,8 @@ SOURCE = (
     "Northcutt, Jiang and Chuang 2021 (Confident learning), sections 3 and 4; Guo et al. 2017, section 4.2 (temperature); "
     "Natarajan et al. 2013, section 2 (labels drawn from all classes)"
 )
-# Low end of the interval of the share. Of ten trainings with right labels (300 images and more, top-1 0.21 to 0.83) it was 0 to 0.5 %,
-# of one with 20 % of wrong labels 8 %.
+# Low end of the interval of the share. Of ten trainings with right labels (300 images and more, top-1 0.21 to 0.83) it was 0 to
+# 0.5 %, of one with 20 % of wrong labels 8 %.
 SURE_SHARE, NOTED_SHARE = 0.03, 0.015
 # How much better the second explanation must be, in nats of log likelihood; 6 is one in two thousand by chance.
 BETTER = 6.0

@@ -20,14 +20,12 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from striate.data.audit import likeness
-from striate.doctor import neighbours
+from striate.doctor import neighbours, thumbnails
 from striate.doctor.finding import Cause, Curve, Finding, Remedy, Severity
 from striate.doctor.neighbours import Agreement, Known, Labels
 from striate.doctor.patient import Patient
-from striate.doctor.thumbnails import Split, Thumbnails
+from striate.doctor.thumbnails import Split
 
 SOURCE = (
     "Zhang et al. 2017 (Understanding deep learning requires rethinking generalization), section 2.1 (random labels are learnt "
@@ -203,7 +201,7 @@ def _by_order(known: Known) -> list[Proof]:
 
 def _by_pairs(known: Known) -> list[Proof]:
     """The same picture with another label, as often as chance has it."""
-    pairs_M2 = same_pictures(known.thumbnails, known.thumbnails)
+    pairs_M2 = thumbnails.same_pictures(known.thumbnails, known.thumbnails)
     pairs_M2 = pairs_M2[pairs_M2[:, 0] < pairs_M2[:, 1]]
     if len(pairs_M2) < LEAST_PAIRS:
         return []
@@ -214,20 +212,6 @@ def _by_pairs(known: Known) -> list[Proof]:
         return []
     said = f"of {len(pairs_M2)} pairs of the same picture {agree} have one label"
     return [(said, {"pairs of the same picture": len(pairs_M2), "of them with one label": agree})]
-
-
-def same_pictures(a: Thumbnails, b: Thumbnails) -> NDArray[np.int64]:
-    """Pairs of places in a and in b that show the same picture, as `data.audit` finds them: [M, 2] int64."""
-    if not len(a) or not len(b):
-        return np.zeros((0, 2), dtype=np.int64)
-    differ_AB = np.bitwise_count(a.likeness_N[:, None] ^ b.likeness_N[None, :])
-    is_near_AB = (differ_AB <= likeness.RADIUS) & (a.likeness_N != likeness.PLAIN)[:, None] & (b.likeness_N != likeness.PLAIN)
-    pairs_M2 = np.argwhere(is_near_AB)
-    if a is b:
-        pairs_M2 = pairs_M2[pairs_M2[:, 0] != pairs_M2[:, 1]]
-    if not len(pairs_M2):
-        return pairs_M2
-    return pairs_M2[likeness.are_copies(a.grey_NSS[pairs_M2[:, 0]], b.grey_NSS[pairs_M2[:, 1]])]
 
 
 def _by_other(split: Split, other: Known | None) -> list[Proof]:

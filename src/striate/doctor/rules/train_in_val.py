@@ -20,7 +20,6 @@ from striate.data.index import Index
 from striate.doctor import thumbnails
 from striate.doctor.finding import Cause, Finding, Remedy
 from striate.doctor.patient import Patient
-from striate.doctor.rules.labels_shuffled import same_pictures
 from striate.evaluate import metrics
 
 SOURCE = (
@@ -138,6 +137,6 @@ def _alike(patient: Patient) -> tuple[list[tuple[str, str]], int, float]:
     train, scored = thumbnails.of(patient, "train"), thumbnails.of(patient, "scored")
     if train is None or scored is None:
         return [], 0, 1.0
-    pairs_M2 = same_pictures(scored, train)
+    pairs_M2 = thumbnails.same_pictures(scored, train)
     covered = len(train) / train.total if train.total else 1.0
     return [(scored.keys[a], train.keys[b]) for a, b in pairs_M2.tolist()], len(scored), covered

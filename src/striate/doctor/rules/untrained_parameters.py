@@ -91,8 +91,8 @@ def _named(weights: Sequence[Weight], count: int) -> str:
 def _finding(severity: Severity, sentence: str, weights: Sequence[Weight], count: int, cause: str) -> Finding:
     advice = {
         "frozen-parameters": "Set requires_grad_(True) on them, or freeze with --freeze backbone, which says so in the run.",
-        "unused-parameters": "Give model.parameters() to the optimiser after the last change to the network, and look for detach(), "
-        ".data or no_grad() between them and the loss; delete layers that nothing uses.",
+        "unused-parameters": "Give model.parameters() to the optimiser after the last change to the network, and look for "
+        "detach(), .data or no_grad() between them and the loss; delete layers that nothing uses.",
         "dead-units": "Look for a ReLU that is never positive behind them: lower biases or rates, or another start.",
     }[cause]
     return Finding(
