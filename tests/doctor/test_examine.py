@@ -1,4 +1,4 @@
-"""The doctor for strangers: whatever a loader yields and a network does, findings or a clear error, and nothing is left behind."""
+"""The doctor for strangers: whatever a loader yields and a network does, findings or a clear error; nothing is left."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_loaders_that_are_none(loader, error, words):
 
 
 def test_no_network():
-    with pytest.raises(UserError, match="torch.nn.Module"):
+    with pytest.raises(UserError, match=r"torch\.nn\.Module"):
         striate.examine("resnet18", batches(1))
 
 

@@ -74,7 +74,8 @@ def patient(
 def limit_s(patient: Patient, recipe: Recipe, budget_s: float | None) -> float:
     """Seconds that the examination before a training may take: 20, or 5 % of the training, whichever is less.
 
-    budget_s: of a training that was given a time. Else its steps are counted with the time of a pass, which takes about as long as a step of as many images.
+    budget_s: of a training that was given a time. Else its steps are counted with the time of a pass, which takes about as long
+    as a step of as many images.
     """
     if budget_s is None:
         images = patient.signals.images  # first: it measures the time of a pass

@@ -17,6 +17,8 @@ WIDTH, HEIGHT = 420, 176
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 408, 22, 138
 # Names of layers under a plot, and points that have a dot.
 _MOST_NAMES, _MOST_DOTS = 4, 40
+# Letters of a title that fit over a plot.
+_MOST_LETTERS = 54
 _LOOKS = ("val", "train", "ema", "sample")
 
 
@@ -117,7 +119,7 @@ def plot(curve: Curve) -> Plot | None:
         dots = [point for point in points if point is not None] if len(points) <= _MOST_DOTS else []
         lines.append((name, _LOOKS[number % len(_LOOKS)], _path(points), dots))
     return Plot(
-        curve.title + (f", {curve.y_label}" if curve.y_label else ""),
+        _title(curve),
         curve.x_label,
         f"{curve.title}: {', '.join(curve.lines)} by {curve.x_label}",
         _x_ticks(curve, xs),
@@ -128,6 +130,12 @@ def plot(curve: Curve) -> Plot | None:
         lines,
         _mark(curve, xs),
     )
+
+
+def _title(curve: Curve) -> str:
+    """The title with the unit of y, where there is room for both."""
+    both = f"{curve.title}, {curve.y_label}"
+    return both if curve.y_label and len(both) <= _MOST_LETTERS else curve.title
 
 
 def _number(value: Any) -> float:

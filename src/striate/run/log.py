@@ -28,7 +28,8 @@ class Record:
     norms by layer group (weight, gradient, update), dead_share by layer, memory_bytes, loss_scale, elapsed_s.
     skip: reason, keys, first_bad_layer, in_row. bad: key, reason.
     evaluation: split, weights (raw or EMA), top1, top5, top5_k, loss, top1_interval, expected, used, bad, seconds, epoch.
-    checkpoint: name, seconds, bytes. finding: what the doctor found on the way, as `Finding.to_json`. end: reason (done, or why it stopped), exit_code, elapsed_s.
+    checkpoint: name, seconds, bytes. finding: what the doctor found on the way, as `Finding.to_json`.
+    end: reason (done, or why it stopped), exit_code, elapsed_s.
     """
 
     kind: str

@@ -31,8 +31,8 @@ def check(patient: Patient) -> Finding | None:
         return Finding(
             "dead-units",
             "error" if any(share >= 0.99 for share in bad.values()) else "warning",
-            f"{max(bad.values()):.0%} of the channels of {first if len(bad) == 1 else f'{len(bad)} ReLU layers'} are never positive, "
-            f"so nothing comes back through them; the first is {first}.",
+            f"{max(bad.values()):.0%} of the channels of {first if len(bad) == 1 else f'{len(bad)} ReLU layers'} are never "
+            f"positive: nothing comes back through them. The first is {first}.",
             {"dead share by layer": bad},
             (
                 Cause("dead-units", 0.9, f"{len(bad)} of {len(dead)} ReLU layers with more than {DEAD:.0%} dead channels"),
@@ -62,11 +62,7 @@ def check(patient: Patient) -> Finding | None:
             Cause("saturated-units", 0.9, f"{len(bad)} of {len(full)} such layers with more than {SATURATED:.0%} at the limits"),
             Cause("initialisation", 0.4, "weights too large for this kind of unit"),
         ),
-        (
-            Remedy(
-                "Use ReLUs, or start with Glorot's weights (nn.init.xavier_uniform_), which keep sigmoids and tanhs in their middle."
-            ),
-        ),
+        (Remedy("Use ReLUs, or start with Glorot's weights (nn.init.xavier_uniform_), which keep such units in their middle."),),
         SOURCE,
         layer=first,
         curve=Curve("At the limits, by depth", "layer", "share", list(full), {"saturated": list(full.values())}),

@@ -46,9 +46,7 @@ def check(patient: Patient) -> Finding | None:
         },
         (Cause("head-scale", 0.8, f"logits of size {found.scale:.3g}, where below 1 is usual"),),
         (
-            Remedy(
-                "Start the last layer with small weights (deviation 0.01) and its bias at 0: nn.init.normal_(head.weight, std=0.01)."
-            ),
+            Remedy("Start the last layer small: nn.init.normal_(head.weight, std=0.01), and zeros for its bias."),
             with_slow_start(patient),
         ),
         SOURCE,

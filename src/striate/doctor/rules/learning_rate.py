@@ -88,8 +88,8 @@ def _finding(patient: Patient, curve: RateCurve, here: float, better: float, cau
     return Finding(
         "learning-rate",
         "error" if is_high or factor >= 1000 else "warning",
-        f"The learning rate {curve.rate:.3g} is too {'high' if is_high else 'low'}: after {curve.steps} steps the loss is {after}, "
-        f"from {curve.before:.3g}; a rate {shown} gives {there:.3g}.",
+        f"The learning rate {curve.rate:.3g} is too {'high' if is_high else 'low'}: after {curve.steps} steps the loss is "
+        f"{after}, from {curve.before:.3g}; a rate {shown} gives {there:.3g}.",
         {
             "learning rate": curve.rate,
             "loss before": curve.before,

@@ -86,8 +86,8 @@ def _causes(seen: Signals) -> list[Cause]:
             Cause(
                 "saturated-units",
                 0.4 + 0.5 * at_limit,
-                f"{len(sigmoids)} layers of sigmoids or tanhs, {at_limit:.0%} of their outputs at the limits, each with a slope of "
-                "at most 0.25 (sigmoid) or 1 (tanh)",
+                f"{len(sigmoids)} layers of sigmoids or tanhs, {at_limit:.0%} of their outputs at the limits; a sigmoid's slope "
+                "is 0.25 at most, a tanh's 1",
             )
         )
     if gates:
