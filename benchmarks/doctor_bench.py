@@ -191,6 +191,7 @@ def _examined(setup: Before | During | Examined | Recorded, work: Path, limit_s:
         return consultation.of_run(work / "recorded", limit_s, quiet=True)
     if isinstance(setup, Before):
         return consultation.of_data(sitting.Request(str(setup.data), setup.recipe, dict(setup.changes)), limit_s, quiet=True)
+    assert isinstance(setup, During), setup
     with contextlib.suppress(NonFiniteError):
         striate.train(setup.data, setup.recipe, changes=setup.changes, out=work / "runs", name="run", quiet=True)
     return consultation.of_run(work / "runs" / "run", limit_s, quiet=True)
@@ -241,6 +242,7 @@ def main() -> int:
     parser.add_argument("--write", type=Path)
     given = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).parent))
+    sys.modules["doctor_bench"] = sys.modules[__name__]  # run as a script it has another name, and the cases import this one
     tiny = given.tiny or Path(os.environ.get("STRIATE_TEST_DATA", "")) / "tiny-imagenet-200"
     halves = ("building", "blind") if given.half == "both" else (given.half,)
     results: dict[str, Any] = {}

@@ -207,7 +207,7 @@ def _before(data: str, recipe: str | None = None, **changes: Any) -> Callable[[B
 
 
 def _during(data: str, recipe: str | None = None, **changes: Any) -> Callable[[Bench], During]:
-    named = {"log_every": 5, "steps": 100} | {name.replace("__", "."): value for name, value in changes.items()}
+    named = {"budget.log_every": 5, "steps": 100} | {name.replace("__", "."): value for name, value in changes.items()}
     return lambda bench: During(getattr(bench, data), recipe, named)
 
 
@@ -267,40 +267,20 @@ def _one_class(bench: Bench) -> Examined:
 
 # ---------------------------------------------------------------- recorded runs
 
+STILL = {"augment.crop": "resize", "augment.flip": 0.0, "data.crop_share": 1.0}
+SMALL_NET = {"model": "resnet20", "img_size": 32, "batch_size": 32}
+# What the recorded runs are: the data, and what is changed in the default recipe.
 SLOW: dict[str, tuple[str, dict[str, Any]]] = {
     "overfitting": (
-        "builtin-few",
-        {
-            "model": "kth-d",
-            "img_size": 32,
-            "epochs": 40,
-            "batch_size": 32,
-            "optimizer": "adam",
-            "lr": 1e-3,
-            "augment.crop": "resize",
-            "augment.flip": 0.0,
-            "weight_decay": 0.0,
-            "schedule": "constant",
-        },
+        "tiny-few",
+        {"model": "kth-d", "img_size": 32, "epochs": 30, "batch_size": 32, "optimizer": "adam", "lr": 1e-3, "weight_decay": 0.0}
+        | {"schedule": "constant"}
+        | STILL,
     ),
-    "label-noise": ("builtin-noisy", {"model": "resnet20", "img_size": 32, "epochs": 25, "batch_size": 32, "lr": 0.05}),
-    "schedule-early": (
-        "builtin",
-        {
-            "model": "resnet20",
-            "img_size": 32,
-            "epochs": 16,
-            "batch_size": 32,
-            "lr": 0.05,
-            "schedule": "step",
-            "optim.drop_epochs": [1.0, 2.0, 3.0],
-        },
-    ),
-    "schedule-never": (
-        "builtin",
-        {"model": "resnet20", "img_size": 32, "epochs": 24, "batch_size": 32, "lr": 0.2, "schedule": "constant"},
-    ),
-    "healthy": ("builtin", {"model": "resnet20", "img_size": 32, "epochs": 24, "batch_size": 32, "lr": 0.05}),
+    "label-noise": ("tiny-noisy", SMALL_NET | {"epochs": 25, "lr": 0.05}),
+    "schedule-early": ("tiny", SMALL_NET | {"epochs": 16, "lr": 0.05, "schedule": "step", "optim.drop_epochs": [1.0, 2.0, 3.0]}),
+    "schedule-never": ("tiny", SMALL_NET | {"epochs": 24, "lr": 0.3, "schedule": "constant"}),
+    "healthy": ("builtin", SMALL_NET | {"epochs": 24, "lr": 0.05}),
     "healthy-tiny": ("tiny", {"model": "resnet18", "img_size": 64, "epochs": 10, "batch_size": 32, "lr": 0.02}),
 }
 
@@ -326,10 +306,10 @@ def _ill_data(bench: Bench, data: str) -> Path:
     place = bench.work / data
     if place.exists():
         return place
-    shutil.copytree(bench.builtin, place)
-    if data == "builtin-few":
+    shutil.copytree(bench.tiny, place)
+    if data == "tiny-few":
         for folder in (place / "train").iterdir():
-            for file in sorted(folder.iterdir())[25:]:
+            for file in sorted(folder.iterdir())[40:]:
                 file.unlink()
     else:  # a fifth of all labels, in both splits, moved to another class
         draw = np.random.default_rng(5)
@@ -373,8 +353,16 @@ def _growing(bench: Bench) -> Recorded:
 
 
 def _falling(bench: Bench) -> Recorded:
-    """The healthy record with a speed that falls to a third."""
-    return _edited(bench, "images_per_s", lambda value, place: value / (1 + place / 40))
+    """The healthy record with a speed that falls to a fifth, and the clock that goes with it, of a training ten times as long."""
+    slower = _edited(bench, "images_per_s", lambda value, place: value / (1 + place / 40))
+    log = slower.path / "log.jsonl"
+    records, clock = [json.loads(line) for line in log.read_text().splitlines()], 0.0
+    for one in records:
+        if one["kind"] == "step":
+            clock += 10 * 5 * 32 / one["images_per_s"]
+            one["elapsed_s"] = clock
+    log.write_text("".join(json.dumps(one) + "\n" for one in records))
+    return slower
 
 
 def _edited(bench: Bench, field: str, change: Callable[[float, int], float]) -> Recorded:
@@ -462,7 +450,14 @@ CASES: list[Case] = [
         ("initialisation",),
     ),
     Case("dead", "dead-units", "alexnet-one-tower", "builtin", _model_case(_dead, 0.01, 64), "biases of -4 before every ReLU"),
-    Case("large-head", "head-scale", "resnet18", "tiny", _model_case(_large_head, data="tiny"), "head drawn with deviation 2"),
+    Case(
+        "large-head",
+        "head-scale",
+        "resnet18",
+        "tiny",
+        _model_case(_large_head, data="tiny", size_px=64),
+        "head drawn with deviation 2",
+    ),
     Case("imagenet-head", "head-size", "resnet18", "builtin", _head_of_imagenet, "1,000 outputs for 12 classes"),
     Case("labels-from-one", "labels-off-by-one", "resnet20", "tiny", _from_one, "labels 1 to 12 for 12 outputs"),
     Case("frozen-backbone", "frozen-parameters", "resnet18", "builtin", _frozen, "all but layer4 frozen, untrained"),
@@ -508,7 +503,7 @@ CASES: list[Case] = [
         "learning-rate-high",
         "resnet18",
         "builtin",
-        _before("builtin", None, model="resnet18", lr=30.0, **SMALL),
+        _before("builtin", None, model="resnet18", lr=30.0, img_size=64, batch_size=32, epochs=10),
         "SGD at 30",
     ),
     Case(
@@ -557,7 +552,7 @@ CASES: list[Case] = [
         "kth-d",
         "builtin",
         lambda bench: Recorded(RECORDED / "overfitting"),
-        "25 images a class, no augmentation",
+        "40 images a class, no augmentation",
     ),
     Case("overfitting-table", "overfitting", "kth-d", "builtin", _table, "the same as a CSV"),
     Case(
@@ -588,7 +583,14 @@ CASES: list[Case] = [
     Case("memory-growing", "memory-growing", "resnet20", "builtin", _growing, "3 MB a step"),
     Case("throughput-falling", "throughput-falling", "resnet20", "builtin", _falling, "to a third"),
     # healthy
-    Case("healthy-resnet", None, "resnet18", "builtin", _before("builtin", None, model="resnet18", lr=0.05, **SMALL), "nothing"),
+    Case(
+        "healthy-resnet",
+        None,
+        "resnet18",
+        "builtin",
+        _before("builtin", None, model="resnet18", lr=0.05, img_size=64, batch_size=32, epochs=10),
+        "nothing",
+    ),
     Case(
         "healthy-googlenet",
         None,
@@ -610,7 +612,7 @@ CASES: list[Case] = [
         None,
         "resnet18",
         "tiny",
-        _model_case(_zero_head, data="tiny"),
+        _model_case(_zero_head, data="tiny", size_px=64),
         "constant logits, features that differ",
     ),
     Case("healthy-googlenet-bn", None, "googlenet-bn", "builtin", _evaluated_network, "a constant function in evaluation mode"),
@@ -619,7 +621,16 @@ CASES: list[Case] = [
         None,
         "resnet18",
         "builtin",
-        _before("builtin", None, model="resnet18", lr=0.05, **SMALL, **{"model.options.init": "zero-gamma"}),
+        _before(
+            "builtin",
+            None,
+            model="resnet18",
+            lr=0.05,
+            img_size=64,
+            batch_size=32,
+            epochs=10,
+            **{"model.options.init": "zero-gamma"},
+        ),
         "blocks that start as nothing",
     ),
     Case(

@@ -113,7 +113,7 @@ BEFORE: dict[str, Rule] = {
     "labels-against-names": Rule(labels_against_names.check, "labels agree with file names", "data"),
     "image-size": Rule(image_size.check, "size of the images", "network"),
     "crop-loses-object": Rule(crop_loses_object.check, "crops keep the object", "data"),
-    "plan": Rule(plan.check, "memory, disk, time, speed of the images", "loss", seconds=20.0),
+    "plan": Rule(plan.check, "memory, disk, time, speed of the images", "loss", seconds=30.0),
 }
 
 

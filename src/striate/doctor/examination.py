@@ -11,7 +11,7 @@ from typing import Any
 from striate.data.index import Index
 from striate.doctor import page
 from striate.doctor.catalog import BEFORE, DURING, PREDICTED, Rule
-from striate.doctor.finding import Finding, NotJudged, ranked
+from striate.doctor.finding import EXPLAINS, Finding, NotJudged, ranked
 from striate.doctor.history import History
 from striate.doctor.patient import Patient
 from striate.predictions import Predictions
@@ -89,7 +89,7 @@ def before(patient: Patient, rules: Mapping[str, Rule] = BEFORE, stopped: Callab
     checked: dict[str, str] = {}
     unchecked: dict[str, str] = {}
     for code, rule in rules.items():
-        why = stopped() or _hindrance(rule, findings, patient)
+        why = stopped() or _hindrance(code, rule, findings, patient)
         if why is not None:
             unchecked[code] = why
             continue
@@ -138,13 +138,16 @@ def _failure(error: Exception) -> str:
     return f"failed: {type(error).__name__}: {(str(error) or '-').splitlines()[0]}"
 
 
-def _hindrance(rule: Rule, findings: list[Finding], patient: Patient) -> str | None:
-    """Why a rule cannot run; None where it can."""
+def _hindrance(code: str, rule: Rule, findings: list[Finding], patient: Patient) -> str | None:
+    """Why a rule cannot run; None where it can. One that takes steps does not where its answer would follow from an error."""
     by_code = {finding.code: finding for finding in findings}
     if rule.needs != "data" and "forward-pass" in by_code:
         return "the network does not run"
     if rule.needs == "loss" and "head-size" in by_code and by_code["head-size"].severity == "error":
         return "labels lie outside the network's outputs"
+    explained = [one.code for one in findings if one.severity == "error" and code in EXPLAINS.get(one.code, ())]
+    if rule.passes > 1 and explained:
+        return f"it would follow from {explained[0]}"
     if patient.left_s <= rule.passes * patient.pass_s + rule.seconds:
         return "no time left"
     return None

@@ -29,6 +29,8 @@ RATE_STEPS, RATE_IMAGES = 10, 16
 MULTIPLES = (1.0, 0.1, 10.0, 0.01, 100.0, 0.001)
 # Where no rate up to there moved the loss by this share, higher ones are tried, until one does.
 HIGHER, MOVED = (1e3, 1e4, 1e5), 0.03
+# Where none of them learns, lower ones.
+LOWER = (1e-4, 1e-5)
 # A rate learns when its steps lower the loss by this share: where the recipe's does, no other is tried.
 LEARNS = 0.04
 # Batches that the steps at a rate take in turn, and those of them that the loss is measured on at the end.
@@ -116,8 +118,10 @@ def range_test(patient: Patient) -> RateCurve:
     found: dict[float, float] = {}
     began, limit_s = time.monotonic(), 0.7 * patient.left_s
     before = _scored(patient, batches[:SCORED_BATCHES])
-    for multiple in (*MULTIPLES, *HIGHER):
+    for multiple in (*MULTIPLES, *HIGHER, *LOWER):
         if multiple in HIGHER and any(abs(loss - before) > MOVED * before for loss in found.values()):
+            continue
+        if multiple in LOWER and any(before - loss >= LEARNS * before for loss in found.values()):
             break
         if found and (time.monotonic() - began) * (len(found) + 1) / len(found) > limit_s:
             break

@@ -17,6 +17,8 @@ WIDTH, HEIGHT = 420, 176
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 408, 22, 138
 # Names of layers under a plot, and points that have a dot.
 _MOST_NAMES, _MOST_DOTS = 4, 40
+# Letters of a name: up to the first there is room for four beside each other; longer ones than the second are cut.
+_SHORT, _LONG = 12, 17
 # Letters of a title that fit over a plot.
 _MOST_LETTERS = 54
 _LOOKS = ("val", "train", "ema", "sample")

@@ -14,6 +14,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import torch
+
 from striate.doctor import passes
 from striate.doctor.finding import Cause, Curve, Finding, Remedy
 from striate.doctor.passes import Signals
@@ -34,6 +36,8 @@ LOGITS = 1e-3
 DYING = 1e-3
 # A signal is weak where gates alone leave less than the second share, and of the pixels' spread less than the first is left.
 WEAK, WEAK_GATES = 1e-2, 0.05
+# A ReLU layer of fewer units may be silent by chance.
+FEW = 8
 
 
 def check(patient: Patient) -> Finding | None:
@@ -129,7 +133,7 @@ def _innermost(seen: Signals, stage: str) -> str | None:
 
 def _causes(patient: Patient, share: float) -> tuple[list[Cause], dict[str, float]]:
     """Causes by how many powers of ten each takes, from the gates' factors and from the network with its weights drawn anew."""
-    seen, model = patient.signals, patient.model
+    seen = patient.signals
     lost = -math.log10(max(share, 1e-30))
     evidence: dict[str, float] = {}
     causes = []
@@ -145,26 +149,39 @@ def _causes(patient: Patient, share: float) -> tuple[list[Cause], dict[str, floa
                 f"{sum(gates.values()) / len(gates):.2g} in {len(gates)} parts in a row leave {10**-by_gates:.1g}",
             )
         )
-    with passes.preserved(model):
-        init.apply(model, "he")
-        again = passes.look(model, patient.images[:16], patient.labels[:16], patient.loss)
-    last = passes.features(again)
-    drawn = (again.main.spread if last is None else last.spread) / max(again.image_spread, 1e-30)
+    drawn = max(_drawn_again(patient, way) for way in ("he", "sigmoid"))
     by_weights = math.log10(max(drawn, 1e-30)) + lost
-    evidence["of it left with He's initial weights"] = drawn
+    evidence["of it left with other initial weights"] = drawn
     if by_weights > 0.5:
+        share_of_it = min(0.9, by_weights / lost)
         causes.append(
-            Cause(
-                "initialisation",
-                min(1.0, by_weights / lost),
-                f"with He's initial weights {drawn:.1g} is left instead of {share:.1g}",
-            )
+            Cause("initialisation", share_of_it, f"drawn again, for its kind of units, {drawn:.1g} is left of {share:.1g}")
         )
+    closed = [layer.name for layer in seen.layers if layer.dead == 1.0 and layer.values >= FEW]
+    if closed:
+        causes.append(Cause("dead-units", 1.0, f"no unit of {closed[0]} is positive, so nothing gets through it"))
     if not seen.has_norms:
         layers = len(passes.weighted(seen))
         rest = max(0.1, 1 - (max(0.0, by_weights) + by_gates) / lost)
         causes.append(Cause("no-normalisation", min(0.5, rest), f"{layers} layers with weights, and none of them is normalised"))
     return causes, evidence
+
+
+def _drawn_again(patient: Patient, way: str) -> float:
+    """Of the pixels' spread, what reaches the features when the weights are drawn again: He's, or four times Glorot's, which
+    keep the size through ReLUs and through sigmoids (Glorot and Bengio 2010, section 4.2.1; a sigmoid's slope is 1/4)."""
+    model = patient.model
+    if way == "sigmoid" and sum(layer.saturated is not None for layer in patient.signals.layers) < 2:
+        return 0.0
+    with passes.preserved(model):
+        init.apply(model, "he" if way == "he" else "glorot")
+        if way == "sigmoid":
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.mul_(4.0 if parameter.dim() >= 2 else 1.0)
+        again = passes.look(model, patient.images[:16], patient.labels[:16], patient.loss)
+    last = passes.features(again)
+    return (again.main.spread if last is None else last.spread) / max(again.image_spread, 1e-30)
 
 
 def gate_factors(seen: Signals) -> dict[str, float]:
@@ -178,7 +195,7 @@ def gate_factors(seen: Signals) -> dict[str, float]:
 
 
 def _remedies(patient: Patient, causes: list[Cause]) -> Iterator[Remedy]:
-    ways = {"initialisation": initialised, "gates": with_open_gates, "no-normalisation": normalised}
-    for cause in sorted(causes, key=lambda one: -one.weight):
-        yield ways[cause.name](patient)
+    ways = {"initialisation": initialised, "dead-units": initialised, "gates": with_open_gates, "no-normalisation": normalised}
+    chosen = list(dict.fromkeys(ways[cause.name] for cause in sorted(causes, key=lambda one: -one.weight)))
+    yield from (way(patient) for way in chosen)
     yield with_slow_start(patient)

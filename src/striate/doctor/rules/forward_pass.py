@@ -17,7 +17,7 @@ SOURCE = "the network's own forward function"
 
 def check(patient: Patient) -> Finding | None:
     """The finding with the error's own words, or None where logits come out."""
-    images = patient.images[: max(2, min(4, len(patient.images)))]
+    images = patient.images[:4]
     try:
         with torch.no_grad(), passes.preserved(patient.model), passes.as_trained(patient.model):
             heads = passes.heads_of(patient.model(images))
@@ -46,7 +46,10 @@ def _failed(patient: Patient, error: Exception) -> Finding:
     shape = list(patient.images.shape)
     causes: tuple[Cause, ...] = ()
     advice = "Call model(images) on one batch, and mend what it says."
-    if "channels" in text and len(shape) == 4 and shape[-1] in (1, 3) and shape[1] not in (1, 3):
+    if "more than 1 value per channel" in text:
+        causes = (Cause("batch-norm-single", 0.9, f"a batch of {shape[0]} and a grid of 1x1 leave one value to average over"),)
+        advice = "Use a batch of 16 or more; with little memory a network with group normalisation."
+    elif "channels" in text and len(shape) == 4 and shape[-1] in (1, 3) and shape[1] not in (1, 3):
         causes = (Cause("channels-last", 0.9, f"the images are {shape}: the channels stand last"),)
         advice = "Turn the axes: images.permute(0, 3, 1, 2)."
     elif isinstance(error, TypeError) and "argument" in text:

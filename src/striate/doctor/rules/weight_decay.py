@@ -41,10 +41,11 @@ def check(patient: Patient) -> Finding | None:
     if steps >= SHORT or (share < OUTWEIGHS and not is_apart and steps >= VERY_SHORT):
         return None
     better = float(f"{decay * steps / 5000:.1g}")
-    changes = {}
+    changes: dict[str, object] = {}
     if patient.recipe is not None:
         by_loss = patient.recipe.loss.l2 > patient.recipe.optim.weight_decay
         changes = {"loss.l2": better / 2} if by_loss else {"optim.weight_decay": better}
+    causes = _causes(rate, decay, is_apart, steps)
     return Finding(
         "weight-decay",
         "error" if steps < VERY_SHORT else "warning",
@@ -57,10 +58,26 @@ def check(patient: Patient) -> Finding | None:
             "decay's share of what moves the weights": share,
             "steps in all": patient.total_steps,
         },
-        (Cause("weight-decay-high", 0.9, f"{steps:.0f} steps to a third, where 1,000 and more are usual"),),
-        (Remedy(f"Take a weight decay of about {better:g}.", changes),),
+        causes,
+        _remedies(patient, rate, better, changes, causes[0].name == "learning-rate-high"),
         SOURCE,
     )
+
+
+def _remedies(patient: Patient, rate: float, better: float, changes: dict[str, object], is_rate: bool) -> tuple[Remedy, ...]:
+    weaker = Remedy(f"Take a weight decay of about {better:g}.", changes)
+    if not is_rate:
+        return (weaker,)
+    lower = {"optim.lr": float(f"{patient.recipe.optim.lr / 100:.3g}")} if patient.recipe is not None else {}
+    return Remedy(f"Take a learning rate of about {rate / 100:.2g}.", lower), weaker
+
+
+def _causes(rate: float, decay: float, is_apart: bool, steps: float) -> tuple[Cause, ...]:
+    """Decay or rate, whichever is further above what is usual: 0.1 and 5e-4 for SGD, 0.001 and 0.1 for AdamW."""
+    usual_rate, usual_decay = (1e-3, 0.1) if is_apart else (0.1, 5e-4)
+    is_rate = rate / usual_rate > max(1.0, decay / usual_decay)
+    high = Cause("weight-decay-high", 0.5 if is_rate else 0.9, f"{steps:.0f} steps to a third, where 1,000 and more are usual")
+    return (Cause("learning-rate-high", 0.9, f"a rate of {rate:.3g}"), high) if is_rate else (high,)
 
 
 def _strength(patient: Patient) -> tuple[str, float, float, float, bool] | None:
