@@ -279,7 +279,7 @@ SLOW: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "label-noise": ("tiny-noisy", SMALL_NET | {"epochs": 25, "lr": 0.05}),
     "schedule-early": ("tiny", SMALL_NET | {"epochs": 16, "lr": 0.05, "schedule": "step", "optim.drop_epochs": [1.0, 2.0, 3.0]}),
-    "schedule-never": ("tiny", SMALL_NET | {"epochs": 24, "lr": 0.3, "schedule": "constant"}),
+    "schedule-never": ("tiny", SMALL_NET | {"epochs": 24, "lr": 0.1, "schedule": "constant"}),
     "healthy": ("builtin", SMALL_NET | {"epochs": 24, "lr": 0.05}),
     "healthy-tiny": ("tiny", {"model": "resnet18", "img_size": 64, "epochs": 10, "batch_size": 32, "lr": 0.02}),
 }
@@ -577,7 +577,7 @@ CASES: list[Case] = [
         "resnet20",
         "builtin",
         lambda bench: Recorded(RECORDED / "schedule-never"),
-        "0.2 to the end",
+        "0.1 to the end",
         ("learning-rate-high",),
     ),
     Case("memory-growing", "memory-growing", "resnet20", "builtin", _growing, "3 MB a step"),

@@ -6,6 +6,7 @@ from torch import nn
 
 from striate.errors import UserError
 from striate.models import catalog, googlenet, se_googlenet
+from striate.models.blocks import SqueezeExcite
 from striate.models.googlenet import PAPER, Widths
 
 # Table 1 of GoogLeNet: channels into each module, and at the end of each path.
@@ -165,6 +166,15 @@ def test_without_batch_norm_it_does_not_learn_four_images_and_with_it_it_does():
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_gate_bias_opens_the_gates_whatever_the_start(name):
+    for start in ("paper", "he"):
+        model = catalog.build(name, 4, {"gate_bias": 4.0, "init": start})
+        biases = [block.fc2.bias for block in model.modules() if isinstance(block, SqueezeExcite)]
+        assert len(biases) == 36 and all(torch.equal(bias, torch.full_like(bias, 4.0)) for bias in biases)
+    assert not torch.equal(catalog.build(name, 4, {}).inception3a.se1.fc2.bias, torch.full((64,), 4.0))
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_heads_and_smallest_input_are_googlenets(name):
     model, plain = meta(name, 7), meta(NAMES[name], 7)
     assert model.smallest_px == plain.smallest_px
@@ -181,6 +191,7 @@ def test_heads_and_smallest_input_are_googlenets(name):
         ({"r": 24}, "r: expected a divisor of 64, the channels of a block, found 24"),
         ({"r": 0}, "r: expected a divisor of 64, the channels of a block, found 0"),
         ({"placement": "path"}, "option 'placement': expected 'paths' or 'concat' or 'inputs', found 'path'"),
+        ({"bias": False, "gate_bias": 4.0}, "gate_bias 4: the blocks have no biases"),
         ({"bias": "perhaps"}, "option 'bias': expected true or false"),
     ],
 )

@@ -223,10 +223,14 @@ EXPLAINS: dict[str, tuple[str, ...]] = {
 }
 
 
+# Findings that make a network worse and never keep it from learning: within a severity they come last.
+LAST = ("image-size", "confusable-classes", "evaluation-size")
+
+
 def ranked(findings: Iterable[Finding]) -> list[Finding]:
     """Findings in the order of their worth to the reader: causes before consequences, errors before warnings before notes.
 
-    Within one severity their order stays, which is the order in which the rules stand in `catalog`.
+    Within one severity their order stays, which is the order in which the rules stand in `catalog`, but for `LAST`.
     """
     found = list(findings)
     by_code = {finding.code: finding for finding in found}
@@ -239,7 +243,7 @@ def ranked(findings: Iterable[Finding]) -> list[Finding]:
     marked = [
         dataclasses.replace(one, severity="note", follows=explained[one.code]) if one.code in explained else one for one in found
     ]
-    return sorted(marked, key=lambda one: SEVERITIES.index(one.severity))
+    return sorted(marked, key=lambda one: (SEVERITIES.index(one.severity), one.code in LAST))
 
 
 def _flag(name: str, value: Any) -> str:

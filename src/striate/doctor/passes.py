@@ -352,6 +352,17 @@ def _weights(model: nn.Module) -> Iterator[Weight]:
             )
 
 
+def begins_closed(signals: Signals) -> bool:
+    """Whether some weights start at zero on purpose and get a gradient, so that what lies behind them opens with the first step.
+
+    As the last scale of a residual block (Goyal et al. 2017, section 5.1), a layer scale, or a head of zeros.
+    """
+    return any(
+        one.is_trained and one.scale == 0.0 and (one.gradient or 0.0) > 0.0 and one.name.endswith(("weight", "gamma", "scale"))
+        for one in signals.weights
+    )
+
+
 def weighted(signals: Signals) -> Sequence[Weight]:
     """The weights of convolutions and linear layers, without biases and normalisation, in the order of definition."""
     return [weight for weight in signals.weights if weight.fan_in]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
@@ -66,6 +67,14 @@ def test_parameters_without_a_way_to_the_loss():
 def test_a_network_without_parameters():
     model = nn.Sequential(nn.AvgPool2d(8), nn.Flatten())
     assert "no parameters" in untrained_parameters.check(makers.patient(model, 32)).sentence
+
+
+@pytest.mark.parametrize("closed", ["blocks", "head"])
+def test_silent_for_weights_that_begin_at_zero(closed):
+    model = makers.network("resnet18", init="zero-gamma" if closed == "blocks" else "paper")
+    if closed == "head":
+        nn.init.zeros_(model.fc.weight)
+    assert untrained_parameters.check(makers.patient(model)) is None
 
 
 def test_silent_when_all_learn():

@@ -36,5 +36,9 @@ def test_silent_for_networks_as_their_papers_start_them(name):
     assert vanishing_gradient.check(makers.patient(makers.network(name), 64, batch=8)) is None
 
 
+def test_silent_for_blocks_that_begin_as_nothing():
+    assert vanishing_gradient.check(makers.patient(makers.network("resnet18", init="zero-gamma"))) is None
+
+
 def test_silent_for_a_network_of_three_layers():
     assert vanishing_gradient.check(makers.patient(makers.small())) is None

@@ -11,6 +11,8 @@ from striate.doctor.patient import Patient
 SOURCE = "Goyal et al. 2017, section 2.1 (rate in proportion to the batch); Keskar et al. 2017; Shallue et al. 2019, section 4"
 # Rate per image of SGD. ImageNet's usual 0.1 with momentum 0.9 for 256 images is 0.004.
 LARGE_SHARE = 0.2
+# SGD's usual rate for 256 images.
+USUAL_RATE = 0.1
 # Fewer images for a step of Adam than this: the gradient is mostly noise, and Adam takes steps of one size from it.
 FEW = 4
 # Fewer steps in all than this, with fewer than that in an epoch, are too few to learn from.
@@ -46,6 +48,11 @@ def check(patient: Patient) -> Finding | None:
     if not ((is_sgd and o.name != "rmsprop" and per_image > LARGE_SHARE) or size < FEW):
         return None
     batch = 64
+    is_rate = patient.peak_rate / USUAL_RATE > batch / size
+    smaller, slower = (
+        Remedy(f"Take a batch of {batch}.", {"optim.batch_size": batch}),
+        Remedy("Take a rate in proportion to the batch.", {"optim.lr": float(f"{USUAL_RATE * size / 256:.2g}")}),
+    )
     return Finding(
         "batch-size",
         "warning",
@@ -57,12 +64,10 @@ def check(patient: Patient) -> Finding | None:
         ),
         {"batch": size, "learning rate": patient.peak_rate, "rate / (1 - momentum) / batch": per_image},
         (
+            # Whichever is further from what is usual, 64 images or a rate of 0.1.
             Cause("batch-too-small", 0.8, f"{size} images for a step"),
-            Cause("learning-rate-high", 0.5, f"{per_image:.2g} for each image"),
+            Cause("learning-rate-high", 0.9 if is_sgd and is_rate else 0.5, f"{per_image:.2g} for each image"),
         ),
-        (
-            Remedy(f"Take a batch of {batch}.", {"optim.batch_size": batch}),
-            Remedy("Or a rate in proportion to the batch.", {"optim.lr": float(f"{o.lr * size / 256:.2g}")}),
-        ),
+        (slower, smaller) if is_rate else (smaller, slower),
         SOURCE,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from striate.doctor import passes
 from striate.doctor.finding import Cause, Finding, Remedy, Severity
 from striate.doctor.passes import Weight
 from striate.doctor.patient import Patient
@@ -45,7 +46,7 @@ def check(patient: Patient) -> Finding | None:
         )
         return _finding("warning", words, unreached, count, "unused-parameters")
     silent = [one for one in seen.weights if one.is_trained and one.fan_in and one.gradient == 0.0 and not _of_head(patient, one)]
-    if _share(silent, count) > 0.2 and seen.main.weight > 0 and seen.main.spread > 0:
+    if _share(silent, count) > 0.2 and seen.main.weight > 0 and seen.main.spread > 0 and not passes.begins_closed(seen):
         words = f"{_named(silent, count)} get a gradient of exactly zero."
         return _finding("warning", words, silent, count, "dead-units")
     if not on_purpose and _share(frozen, count) > SHARE:

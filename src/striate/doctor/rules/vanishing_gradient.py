@@ -27,6 +27,8 @@ def check(patient: Patient) -> Finding | None:
     """The finding, or None where gradients reach the first layers in a size like that of the last ones."""
     seen = patient.signals
     weights = [one for one in passes.weighted(seen) if one.is_trained and one.gradient is not None and one.scale > 0]
+    if passes.begins_closed(seen):
+        weights = [one for one in weights if one.gradient]
     if len(weights) < 4:
         return None
     third = max(1, len(weights) // 3)
