@@ -1,10 +1,10 @@
 """The source paper, mended by the doctor: its network and recipe, `--fix`, and GoogLeNet with batch norm under the same budget.
 
-    python benchmarks/doctor_fix.py [--seeds 3] [--epochs 12] [--out DIR] [--plot FILE.png] [--write FILE.json]
+    python benchmarks/doctor_fix.py [--seeds 3] [--epochs 8] [--out DIR] [--plot FILE.png] [--write FILE.json]
 
 The recipe se-googlenet-paths-2024 at 64 px with batches of 64 and its rate in proportion (0.025), on a rendered set of 3,000
-training and 2,040 validation images of 12 classes. For each seed: what `striate doctor --fix` makes of it, without batch norm if
-the evidence does not ask for it; the same idea with batch norm (se-googlenet-bn-paths); googlenet-bn; and, once, the paper's own.
+training and 2,040 validation images of 12 classes. For each seed: what `striate doctor --fix` makes of it; the same where no
+remedy may change the network, so without batch norm; googlenet-bn; and, once, the paper's own.
 Exit code 0 only when the doctor named the constant function and 1.6 ln K, and the mended network's top-1 is on average at most
 3 points below googlenet-bn's.
 """
@@ -67,6 +67,7 @@ def plot(results: dict[str, list[dict[str, Any]]], classes: int, path: Path) -> 
     looks = {
         "paper": ("#d55e00", "as the paper has it"),
         "fixed": ("#0072b2", "after --fix"),
+        "fixed without batch norm": ("#00805d", "after --fix, the network kept"),
         "googlenet-bn": ("#59626d", "googlenet-bn"),
     }
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3.8), constrained_layout=True)
@@ -94,7 +95,7 @@ def main() -> int:
     """Runs all of it and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=float, default=12.0)
+    parser.add_argument("--epochs", type=float, default=8.0)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--write", type=Path)
@@ -109,7 +110,7 @@ def main() -> int:
         data = out / "data"
         if not data.exists():
             synthetic.make(data, classes=CLASSES, per_class=PER_CLASS, val_per_class=VAL_PER_CLASS)
-        results: dict[str, list[dict[str, Any]]] = {"paper": [], "fixed": [], "with batch norm": [], "googlenet-bn": []}
+        results: dict[str, list[dict[str, Any]]] = {"paper": [], "fixed": [], "fixed without batch norm": [], "googlenet-bn": []}
         fixes: list[Any] = []
         diagnosis, diagnosis_s = "", 0.0
         for seed in range(given.seeds):
@@ -120,23 +121,23 @@ def main() -> int:
             if seed == 0:
                 diagnosis, diagnosis_s = str(found), time.monotonic() - began
                 print(found, f"\n{diagnosis_s:.1f} s", flush=True)
-            began = time.monotonic()
-            for made in consultation.fix(request, found, quiet=True):
-                fixes.append({"seed": seed, "run": made.run.name, **made.to_json()})
-                print(fixes[-1], flush=True)
-            results["fixed"].append(facts(open_run(made.run), time.monotonic() - began))
-            for kind, model in (("googlenet-bn", "googlenet-bn"), ("with batch norm", "se-googlenet-bn-paths")):
+            for kind, keep in (("fixed", frozenset()), ("fixed without batch norm", frozenset({"model.name"}))):
                 began = time.monotonic()
-                run = striate.train(
-                    data,
-                    "se-googlenet-paths-2024",
-                    changes=changes | {"model": model},
-                    out=out / "runs",
-                    name=f"{kind[:4]}-{seed}",
-                    quiet=True,
-                    doctor=False,
-                )
-                results[kind].append(facts(run, time.monotonic() - began))
+                for made in consultation.fix(request, found, quiet=True, keep=keep):
+                    fixes.append({"seed": seed, "kind": kind, "run": made.run.name, **made.to_json()})
+                    print(fixes[-1], flush=True)
+                results[kind].append(facts(open_run(made.run), time.monotonic() - began))
+            began = time.monotonic()
+            run = striate.train(
+                data,
+                "se-googlenet-paths-2024",
+                changes=changes | {"model": "googlenet-bn"},
+                out=out / "runs",
+                name=f"googlenet-bn-{seed}",
+                quiet=True,
+                doctor=False,
+            )
+            results["googlenet-bn"].append(facts(run, time.monotonic() - began))
             if seed == 0:
                 began = time.monotonic()
                 run = striate.train(

@@ -287,6 +287,8 @@ def doctor(argv: list[str]) -> int:
         place: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA|RUN")] = ""
         # A table of any framework instead: a CSV with epoch or step, loss, val_loss, accuracy.
         log: Annotated[Path | None, tyro.conf.arg(metavar="FILE.csv")] = None
+        # With --log: how many classes there are, where the table does not show it.
+        classes: Annotated[int | None, tyro.conf.arg(metavar="K")] = None
         # Where to start from: a name, or a recipe.json. Recipes: see docs/recipes.md.
         recipe: Annotated[str | None, tyro.conf.arg(metavar="NAME|FILE")] = None
         # Most time for the examination: 30s, 2m.
@@ -324,9 +326,9 @@ def doctor(argv: list[str]) -> int:
 
     limit_s = recipes.seconds(given.limit)
     if given.log is not None:
-        if given.fix or changes:
-            raise UserError("doctor --log looks at a table alone: leave out --fix and the recipe's options.")
-        found = consultation.of_table(given.log)
+        if given.fix or changes or given.recipe:
+            raise UserError("doctor --log looks at a table alone: leave out --fix, --recipe and the recipe's options.")
+        found = consultation.of_table(given.log, given.classes)
         print(found)
         if given.json:
             _print_json(found.to_json())
@@ -336,10 +338,10 @@ def doctor(argv: list[str]) -> int:
             raise UserError(
                 f"doctor {given.place}: a run has its recipe; leave out {', '.join(changes) or '--recipe'}, or give DATA."
             )
-        found = consultation.of_run(given.place, limit_s)
         from striate.run.folder import open_run
 
-        request = consultation.request_of(open_run(given.place)) if given.fix else None
+        request = consultation.request_of(open_run(given.place), given.workers, given.device)
+        found = consultation.of_run(given.place, limit_s, workers=given.workers, device=given.device)
     else:
         request = sitting.Request(
             data=given.place, recipe=given.recipe, changes=changes, workers=given.workers, device=given.device
@@ -347,7 +349,7 @@ def doctor(argv: list[str]) -> int:
         found = consultation.of_data(request, limit_s)
     print(found)
     fixes = []
-    if given.fix and request is not None:
+    if given.fix:
         request = consultation.named_as_run(
             dataclasses.replace(request, out=given.out or request.out, name=given.name or request.name)
         )

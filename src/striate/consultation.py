@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from striate import progress, sitting
+from striate import machine, progress, sitting
 from striate import recipe as recipes
+from striate.data.loader import Workers
 from striate.doctor import diagnosis, examination, preflight, table
 from striate.doctor.examination import Examination
 from striate.doctor.finding import Finding, Remedy
@@ -33,8 +34,15 @@ LIMIT_S, MOST_FIXES = 60.0, 6
 
 
 def is_run(place: str) -> bool:
-    """Whether a place is a run folder."""
-    return (Path(place) / "recipe.json").is_file()
+    """Whether a place is a run folder. Raises UserError for one whose recipe.json is missing, which is no data either."""
+    folder = Path(place)
+    if (folder / "recipe.json").is_file():
+        return True
+    if (folder / "log.jsonl").is_file() and (folder / "status.json").is_file():
+        raise UserError(
+            f"{folder}: a run folder whose recipe.json is missing. Put it back, or copy that of a run of the same recipe."
+        )
+    return False
 
 
 def of_data(request: Request, limit_s: float = LIMIT_S, quiet: bool = False) -> Examination:
@@ -49,7 +57,9 @@ def of_data(request: Request, limit_s: float = LIMIT_S, quiet: bool = False) -> 
         return examination.before(patient)
 
 
-def of_run(place: str | Path, limit_s: float = LIMIT_S, quiet: bool = False) -> Examination:
+def of_run(
+    place: str | Path, limit_s: float = LIMIT_S, quiet: bool = False, *, workers: str = "auto", device: str = "auto"
+) -> Examination:
     """Says what keeps a run from learning, from its records, its saved predictions and what was found before it began.
 
     A run that nobody looked at before its first step is looked at now, where its data is still there. Writes findings.json.
@@ -59,7 +69,7 @@ def of_run(place: str | Path, limit_s: float = LIMIT_S, quiet: bool = False) -> 
     before = diagnosis.before(run)
     if before is None or not before.checked:
         with contextlib.suppress(StriateError, OSError):
-            before = of_data(request_of(run), limit_s, quiet)
+            before = of_data(request_of(run, workers, device), limit_s, quiet)
             diagnosis.write(run, before, before)
     found = diagnosis.of_run(run)
     if not run.is_running():
@@ -73,10 +83,13 @@ def of_table(path: Path, classes: int | None = None) -> Examination:
     return examination.after(table.read(path, classes))
 
 
-def request_of(run: Run) -> Request:
-    """The training of a run as it was asked for."""
-    typed = run.typed
-    return Request(str(run.data["path"]), typed.start, dict(typed.changes), run.path.parent, run.name)
+def request_of(run: Run, workers: str = "auto", device: str = "auto") -> Request:
+    """The training of a run as it was asked for, with the workers and on the device that are named. Raises UserError for those
+    that there are not."""
+    Workers.parse(workers)
+    machine.choose_device(device)
+    typed, data = run.typed, str(run.data["path"])
+    return Request(data, typed.start, dict(typed.changes), run.path.parent, run.name, workers=workers, device=device)
 
 
 def named_as_run(request: Request) -> Request:
@@ -118,15 +131,18 @@ class Fix:
         }
 
 
-def fix(request: Request, found: Examination, limit_s: float = LIMIT_S, quiet: bool = False) -> Iterator[Fix]:
+def fix(
+    request: Request, found: Examination, limit_s: float = LIMIT_S, quiet: bool = False, keep: Set[str] = frozenset()
+) -> Iterator[Fix]:
     """Applies remedies one at a time, each on top of the one before, until nothing more is found; then trains.
 
-    request: the parent, with its name. found: its examination. Yields each remedy when it was examined, the last one when it
-    was trained. Raises UserError when no finding has a remedy that a recipe can express, and what training raises.
+    request: the parent, with its name. found: its examination. keep: fields that no remedy may change. Yields each remedy when it
+    was examined, the last one when it was trained. Raises UserError when no finding has a remedy that a recipe can express, and
+    what training raises.
     """
     root = re.sub(r"-fix-\d+$", "", request.name or "run")
     parent, tried = request.name or root, dict(request.changes or {})
-    touched: set[str] = set()
+    touched = set(keep)
     remedy = next_remedy(found, request, touched)
     if remedy is None:
         raise UserError(f"{parent}: no finding has a remedy that a recipe can express; read the advice of `striate doctor`.")
@@ -143,9 +159,11 @@ def fix(request: Request, found: Examination, limit_s: float = LIMIT_S, quiet: b
             _keep(fixing, made)
             yield made
         else:
-            _keep(fixing, replace(made, exit_code=0))
+            _keep(fixing, made)
             _, exit_code = sitting.sit(fixing, quiet)
-            yield replace(made, exit_code=exit_code)
+            made = replace(made, exit_code=exit_code)
+            write_json(made.run / "fix.json", made.to_json())
+            yield made
             return
         parent = name
 

@@ -400,9 +400,10 @@ def _train(prepared: Prepared, request: Request, ranks: Ranks, stop: Stop, displ
             end = record
         for note in tracked.write(record):
             keep(Record("note", step, {"text": note}))
-        for finding in live.observe(record) if live is not None else ():
-            log.append(Record("finding", step, finding.to_json()))
-            display.say(page.in_short(finding))
+        if live is not None:
+            for finding in live.observe(record):
+                log.append(Record("finding", step, finding.to_json()))
+                display.say(page.in_short(finding))
 
     try:
         for note in _not_bit_exact(run, request, ranks):
@@ -444,24 +445,35 @@ def preflight(prepared: Prepared, device: str, workers: str, stop: Stop, display
     They take 20 s at most, or 5 % of the training where that is less; a training of a few steps is not examined. What is
     wrong with it the training says itself, a moment later.
     """
-    recipe, run = prepared.recipe, prepared.run
+    recipe = prepared.recipe
     total = total_steps(recipe, steps_per_epoch(len(prepared.splits.train), recipe.optim.batch_size))
     if total is not None and total < examined.FEWEST_STEPS:
         return
     budget_s = recipes.seconds(recipe.budget.time) if recipe.budget.time is not None else None
-    with contextlib.suppress(StriateError), machine.determinism(recipe.optim.deterministic), machine.as_found():
-        where = machine.choose_device(device, local_rank())
-        patient = examined.patient(recipe, run, prepared.splits, where, Workers.parse(workers), examined.LIMIT_S)
-        patient.seconds = examined.limit_s(patient, recipe, budget_s)
-        found = examination.before(patient, stopped=stop.reason)
-        diagnosis.write(run, found, found)
-        if not found.checked:
-            return
-        if found.is_ill:
-            for line in page.lines(found.findings, found.in_order, found.unchecked):
-                display.say(f"  {line}")
-        else:
-            display.say(f"Doctor: nothing found in {len(found.checked)} checks, {found.seconds:.1f} s.")
+    try:
+        with machine.determinism(recipe.optim.deterministic), machine.as_found():
+            _examined(prepared, device, workers, budget_s, stop, display)
+    except StriateError:
+        pass  # the training says it itself, a moment later
+    except Exception as error:  # whatever the doctor stumbles over, the training begins
+        display.say(f"The doctor failed ({type(error).__name__}: {error}); the training goes on without it.")
+
+
+def _examined(
+    prepared: Prepared, device: str, workers: str, budget_s: float | None, stop: Stop, display: progress.Display
+) -> None:
+    """Examines the training, says what was found, and keeps it in findings.json."""
+    recipe, run = prepared.recipe, prepared.run
+    where = machine.choose_device(device, local_rank())
+    patient = examined.patient(recipe, run, prepared.splits, where, Workers.parse(workers), examined.LIMIT_S)
+    patient.seconds = examined.limit_s(patient, recipe, budget_s)
+    found = examination.before(patient, stopped=stop.reason)
+    diagnosis.write(run, found, found)
+    if found.is_ill:
+        for line in page.lines(found.findings, found.in_order, found.unchecked):
+            display.say(f"  {line}")
+    elif found.checked:
+        display.say(f"Doctor: nothing found in {len(found.checked)} checks, {found.seconds:.1f} s.")
 
 
 def _not_bit_exact(run: Run, request: Request, ranks: Ranks) -> Iterator[str]:
@@ -532,8 +544,12 @@ def _finish(prepared: Prepared, request: Request, stop: Stop) -> Iterator[str]:
 
 def _diagnosed(run: Run) -> Iterator[str]:
     """What the doctor says of a training that has ended, kept in findings.json."""
-    found = diagnosis.of_run(run)
-    diagnosis.write(run, found, diagnosis.before(run))
+    try:
+        found = diagnosis.of_run(run)
+        diagnosis.write(run, found, diagnosis.before(run))
+    except Exception as error:  # the training has ended well, whatever the doctor stumbles over
+        yield f"The doctor failed ({type(error).__name__}: {error})."
+        return
     for finding in found:
         if finding.severity != "note":
             yield page.in_short(finding)

@@ -33,9 +33,9 @@ def batches(count: int = 4):
 
 def test_a_healthy_network_gets_silence_with_what_was_checked():
     model = makers.small()
-    found = striate.examine(model, batches(), optimizer=makers.sgd(model), classes=12)
+    found = striate.examine(model, batches(8), optimizer=makers.sgd(model), classes=12)
     assert not found.is_ill and "the first loss" in found.in_order
-    assert "Nothing found." in str(found) or all(one.severity == "note" for one in found)
+    assert [one.code for one in found] == [] and str(found).startswith("Nothing found.")
     assert not [why for why in found.unchecked.values() if why.startswith("failed")]
 
 
@@ -123,7 +123,7 @@ class Two(nn.Module):
 def test_networks_that_cannot_be_run_are_a_finding(model, words):
     found = striate.examine(model, batches(2))
     assert found[0].code == "forward-pass" and words in found[0].sentence and hooks(model) == 0
-    assert found.unchecked["constant-function"] == "the network does not run"
+    assert found.unchecked["constant-function"] == "the network does not run, or its loss"
 
 
 def test_a_network_without_parameters():
@@ -210,3 +210,121 @@ def test_arrays_of_numpy_and_a_batch_of_one():
     images, labels = makers.images(1)
     found = striate.examine(makers.small(), [(np.asarray(images), np.asarray(labels))], seconds=10)
     assert "batch-norm-single" in {one.cause for one in found}
+
+
+def test_a_float64_network_and_its_images():
+    model = makers.small().double()
+    found = striate.examine(model, [(images.double(), labels) for images, labels in batches(2)], classes=12, seconds=20)
+    assert "forward-pass" in found.checked and not found.is_ill
+    assert not [why for why in found.unchecked.values() if why.startswith("failed")], found.unchecked
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [
+        (lambda outputs, labels: nn.functional.cross_entropy(outputs.nothing, labels), "nothing"),
+        (lambda outputs, labels: nn.functional.cross_entropy(outputs, labels, reduction="none"), r"tensor [32]"),
+        (lambda outputs, labels: None, "NoneType"),
+    ],
+    ids=["raises", "no number", "nothing"],
+)
+def test_a_loss_that_cannot_be_computed_is_a_finding(loss, words):
+    found = striate.examine(makers.small(), batches(2), loss=loss, classes=12, seconds=20)
+    assert found[0].code == "forward-pass" and found[0].severity == "error" and "loss" in found[0].sentence
+    assert words.replace("[32]", "") in found[0].sentence
+
+
+@pytest.mark.parametrize("detached", ["frozen", "no gradient"])
+def test_a_loss_that_nothing_comes_back_from(detached):
+    model = makers.network("googlenet-bn")
+    if detached == "frozen":
+        model.requires_grad_(False)
+    found = striate.examine(
+        model,
+        [makers.images(8, 64)],
+        loss=lambda outputs, labels: nn.functional.cross_entropy(outputs.logits.detach(), labels),
+        seconds=20,
+    )
+    assert found[0].code == "untrained-parameters" and found[0].severity == "error"
+
+
+def test_a_rate_that_a_scheduler_has_set_to_zero():
+    model = makers.small()
+    optimizer = makers.sgd(model, 0.05)
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: epoch / 5)
+    assert optimizer.param_groups[0]["lr"] == 0.0
+    found = striate.examine(model, batches(8), optimizer=optimizer, classes=12)
+    assert "learning-rate" in found.checked and not found.is_ill
+
+
+def test_optimisers_that_take_no_plain_steps():
+    model = makers.small()
+    found = striate.examine(model, batches(2), optimizer=torch.optim.LBFGS(model.parameters()), classes=12, seconds=20)
+    assert found.unchecked["learning-rate"] == "LBFGS takes no steps of its own"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"optimizer": "sgd"}, "optimizer must be"),
+        ({"classes": "12"}, "classes must be"),
+        ({"seconds": None}, "seconds must be"),
+        ({"loss": 3}, "loss must be"),
+        ({"val_loader": 3}, "val_loader must be"),
+    ],
+)
+def test_options_of_the_wrong_type(options, words):
+    with pytest.raises(UserError, match=words):
+        striate.examine(makers.small(), batches(1), **options)
+
+
+def test_a_loader_that_fails_at_once_and_one_that_is_none():
+    def broken():
+        raise FileNotFoundError("no/such/photo.jpg")
+        yield
+
+    with pytest.raises(DataError, match=r"no/such/photo\.jpg"):
+        striate.examine(makers.small(), broken())
+    with pytest.raises(UserError, match="loader must be"):
+        striate.examine(makers.small(), None)
+
+
+def test_labels_that_are_no_whole_numbers():
+    images, _ = makers.images(8)
+    with pytest.raises(UserError, match="no whole numbers"):
+        striate.examine(makers.small(), [(images, torch.rand(8))])
+
+
+class Odd(nn.Module):
+    """Replaces a buffer in its forward pass, and hands out one of its parameters."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.prompt = makers.small(), Prompt()
+        self.register_buffer("mean", torch.zeros(1))
+
+    def forward(self, x):
+        self.mean = 0.9 * self.mean + 0.1 * x.mean().detach()
+        return self.inner(x) + self.prompt(x).sum()
+
+
+class Prompt(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(4, 4))
+
+    def forward(self, x):
+        return self.table
+
+
+def test_replaced_buffers_hooks_on_parameters_and_gradients_outside_the_optimiser():
+    model = Odd()
+    head = torch.optim.SGD(model.inner[-1].parameters(), 0.01)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    buffer, state = model.mean, torch.get_rng_state()
+    striate.examine(model, batches(2), optimizer=head, classes=12, seconds=20)
+    assert model.mean is buffer and float(buffer) == 0.0
+    assert all(torch.equal(parameter.grad, torch.ones_like(parameter)) for parameter in model.parameters())
+    assert not model.prompt.table._backward_hooks
+    assert torch.equal(torch.get_rng_state(), state)

@@ -72,9 +72,18 @@ def test_the_share_of_a_real_training(tmp_path, monkeypatch):
     began = time.monotonic()
     changes = {"model": "resnet20", "img_size": 32, "batch_size": 32, "steps": 60, "budget.log_every": 5}
     run = striate.train(tmp_path / "photos", changes=changes, out=tmp_path, name="run", quiet=True)
-    assert spent and max(spent) < 0.02 * (time.monotonic() - began) + 0.1
-    kinds = {record["kind"] for record in run.log()}
-    assert "step" in kinds and kinds <= {*kinds, "finding"}
+    # One round of the rules may come before it is earned: that is some milliseconds, whatever the training takes.
+    assert spent and max(spent) < 0.01 * (time.monotonic() - began) + 0.05
+    assert [record["step"] for record in run.log() if record["kind"] == "step"] == [1, *range(5, 61, 5)]
+
+
+def test_what_was_told_in_an_earlier_sitting_is_not_told_again(patient_clock):
+    earlier = [{"kind": "finding", "step": 50, "code": "waiting"}]
+    doctor = Live(Recipe(), earlier)
+    told = doctor.observe(START)
+    for number in range(1, 400):
+        told += doctor.observe(step(number * 5, 2.4 - number * 1e-3, wait_share=0.9))
+    assert "waiting" not in [one.code for one in told]
 
 
 def test_a_finding_stands_in_the_log(tmp_path):

@@ -17,7 +17,7 @@ from striate.doctor import examination
 from striate.doctor.examination import Examination
 from striate.doctor.finding import Finding
 from striate.doctor.history import History
-from striate.errors import CheckpointError, StriateError
+from striate.errors import CheckpointError, StriateError, UserError
 from striate.files import read_json, write_json
 from striate.predictions import Predictions
 from striate.run.folder import Run
@@ -63,8 +63,11 @@ def before(run: Run) -> Examination | None:
     path = run.path / NAME
     if not path.is_file():
         return None
-    plain = read_json(path)
-    if not isinstance(plain, dict):
+    try:
+        plain = read_json(path)
+    except UserError as error:
+        raise CheckpointError(f"{error} Delete it: `striate doctor` writes it anew.") from error
+    if not isinstance(plain, dict) or not isinstance(plain.get("before") or {}, dict):
         raise CheckpointError(f"{path}: damaged; expected a table. Delete it: `striate doctor` writes it anew.")
     return Examination.from_json(plain["before"], str(path)) if plain.get("before") else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +15,7 @@ from striate.doctor.catalog import BEFORE, DURING, PREDICTED, Rule
 from striate.doctor.finding import EXPLAINS, Finding, NotJudged, ranked
 from striate.doctor.history import History
 from striate.doctor.patient import Patient
+from striate.errors import CheckpointError
 from striate.predictions import Predictions
 
 
@@ -52,7 +54,7 @@ class Examination:
     @property
     def in_order(self) -> list[str]:
         """What was checked and is in order, in words."""
-        found = {finding.code for finding in self.findings}
+        found = {finding.rule or finding.code for finding in self.findings}
         return [words for code, words in self.checked.items() if code not in found]
 
     def to_json(self) -> dict[str, Any]:
@@ -67,13 +69,18 @@ class Examination:
     @classmethod
     def from_json(cls, plain: Mapping[str, Any], where: str) -> Examination:
         """The examination of `to_json`. Raises CheckpointError when the file holds none."""
-        findings = tuple(Finding.from_json(one, where) for one in plain.get("findings", ()))
-        return cls(findings, plain.get("checked", {}), plain.get("unchecked", {}), float(plain.get("seconds", 0.0)))
+        try:
+            findings = tuple(Finding.from_json(one, where) for one in plain["findings"])
+            return cls(findings, dict(plain["checked"]), dict(plain["unchecked"]), float(plain["seconds"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(
+                f"{where}: not an examination of striate ({error!r}). Delete it: it is written anew."
+            ) from error
 
     def joined(self, other: Examination) -> Examination:
         """Both in one, ranked anew; of two findings of one rule the other's counts."""
         codes = {finding.code for finding in other.findings}
-        kept = [one for one in self.findings if one.code not in codes]
+        kept = [dataclasses.replace(one, follows=None) for one in self.findings if one.code not in codes]
         checked = {**self.checked, **other.checked}
         unchecked = {code: why for code, why in {**self.unchecked, **other.unchecked}.items() if code not in checked}
         return Examination(tuple(ranked([*kept, *other.findings])), checked, unchecked, self.seconds + other.seconds)
@@ -103,7 +110,7 @@ def before(patient: Patient, rules: Mapping[str, Rule] = BEFORE, stopped: Callab
             continue
         checked[code] = rule.checks
         if finding is not None:
-            findings.append(finding)
+            findings.append(dataclasses.replace(finding, rule=code))
     return Examination(tuple(ranked(findings)), checked, unchecked, time.monotonic() - patient.began)
 
 
@@ -117,12 +124,15 @@ def after(history: History, predictions: Predictions | None = None, index: Index
     def run(code: str, words: str, check: Callable[[], Finding | None]) -> None:
         try:
             finding = check()
+        except NotJudged as outcome:
+            unchecked[code] = str(outcome)
+            return
         except Exception as error:  # told, not raised, as before a training
             unchecked[code] = _failure(error)
             return
         checked[code] = words
         if finding is not None:
-            findings.append(finding)
+            findings.append(dataclasses.replace(finding, rule=code))
 
     for code, (check, words) in DURING.items():
         run(code, words, functools.partial(check, history))
@@ -135,14 +145,14 @@ def after(history: History, predictions: Predictions | None = None, index: Index
 
 
 def _failure(error: Exception) -> str:
-    return f"failed: {type(error).__name__}: {(str(error) or '-').splitlines()[0]}"
+    return f"{page.FAILED}{type(error).__name__}: {(str(error) or '-').splitlines()[0]}"
 
 
 def _hindrance(code: str, rule: Rule, findings: list[Finding], patient: Patient) -> str | None:
     """Why a rule cannot run; None where it can. One that takes steps does not where its answer would follow from an error."""
     by_code = {finding.code: finding for finding in findings}
     if rule.needs != "data" and "forward-pass" in by_code:
-        return "the network does not run"
+        return "the network does not run, or its loss"
     if rule.needs == "loss" and "head-size" in by_code and by_code["head-size"].severity == "error":
         return "labels lie outside the network's outputs"
     explained = [one.code for one in findings if one.severity == "error" and code in EXPLAINS.get(one.code, ())]

@@ -12,8 +12,9 @@ from torch import nn
 
 from striate.doctor import examination, passes
 from striate.doctor.examination import Examination
+from striate.doctor.passes import Loss
 from striate.doctor.patient import Patient
-from striate.errors import DataError, UserError
+from striate.errors import DataError, StriateError, UserError
 
 # What the parts of a batch are called where it is a dict.
 IMAGES = ("image", "images", "pixel_values", "img", "x", "input", "inputs", "data")
@@ -26,7 +27,7 @@ def examine(
     *,
     val_loader: Iterable[Any] | None = None,
     optimizer: torch.optim.Optimizer | None = None,
-    loss: Callable[[Any, torch.Tensor], torch.Tensor] | None = None,
+    loss: Loss | None = None,
     classes: int | None = None,
     seconds: float = 60.0,
 ) -> Examination:
@@ -38,12 +39,32 @@ def examine(
     labels); cross-entropy, with 0.3 for auxiliary heads, if None. classes: how many there are. seconds: most time to take.
     Raises DataError when the loader yields nothing, UserError when what it yields is no batch of images with labels.
     """
-    if not isinstance(model, nn.Module):
-        raise UserError(f"examine: expected a torch.nn.Module, found {type(model).__name__}.")
+    _check(model, loader, val_loader, optimizer, loss, classes, seconds)
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps: the same weights, without compiling each pass
     began = time.monotonic()
     device = _device(model)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):  # a loader that shuffles draws from torch's generator
+        return _examined(model, loader, val_loader, optimizer, loss, classes, seconds, device, began)
+
+
+def _examined(
+    model: nn.Module,
+    loader: Iterable[Any],
+    val_loader: Iterable[Any] | None,
+    optimizer: torch.optim.Optimizer | None,
+    loss: Loss | None,
+    classes: int | None,
+    seconds: float,
+    device: torch.device,
+    began: float,
+) -> Examination:
     train = _batches(loader, device, "the loader")
-    first = next(train(), None)
+    try:
+        first = next(train(), None)
+    except StriateError:
+        raise
+    except Exception as error:  # whatever a stranger's data set raises is what is told
+        raise DataError(f"examine: the loader fails at its first batch: {type(error).__name__}: {error}") from error
     if first is None:
         raise DataError("examine: the loader yields nothing. Give one that yields (images, labels) at least once.")
     patient = Patient(
@@ -58,6 +79,23 @@ def examine(
         began=began,
     )
     return examination.before(patient)
+
+
+def _check(model: Any, loader: Any, val_loader: Any, optimizer: Any, loss: Any, classes: Any, seconds: Any) -> None:
+    """Raises UserError for what cannot be examined, naming what was expected."""
+    expected = (
+        ("model", model, isinstance(model, nn.Module), "a torch.nn.Module"),
+        ("loader", loader, hasattr(loader, "__iter__") or hasattr(loader, "__getitem__"), "something to iterate over"),
+        ("val_loader", val_loader, val_loader is None or hasattr(val_loader, "__iter__"), "something to iterate over"),
+        ("optimizer", optimizer, optimizer is None or isinstance(optimizer, torch.optim.Optimizer), "a torch.optim.Optimizer"),
+        ("loss", loss, loss is None or callable(loss), "a function of (outputs, labels)"),
+        ("classes", classes, classes is None or (type(classes) is int and classes > 0), "a whole number"),
+        ("seconds", seconds, isinstance(seconds, (int, float)) and seconds > 0, "a number of seconds"),
+    )
+    for name, value, fits, wanted in expected:
+        if not fits:
+            found = repr(value) if isinstance(value, (str, int, float)) else type(value).__name__
+            raise UserError(f"examine: {name} must be {wanted}, found {found}.")
 
 
 def _device(model: nn.Module) -> torch.device:
@@ -100,7 +138,7 @@ def _batches(loader: Iterable[Any], device: torch.device, name: str) -> Callable
 
 
 def _parts(batch: Any, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images as float32 and labels as int64 [B] of whatever a loader yields. Raises UserError saying what was found."""
+    """Images and labels, int64 [B], of whatever a loader yields. Raises UserError saying what was found."""
     if isinstance(batch, Mapping):
         keys = {str(key).lower(): key for key in batch}
         found = [next((keys[word] for word in words if word in keys), None) for words in (IMAGES, LABELS)]
@@ -118,12 +156,14 @@ def _parts(batch: Any, name: str) -> tuple[torch.Tensor, torch.Tensor]:
     images, labels = _tensor(images, name, "images"), _tensor(labels, name, "labels")
     if labels.is_floating_point() and labels.dim() == 2 and labels.shape[1] > 1:
         labels = labels.argmax(1)  # one-hot, or shares of mixed images: the largest
-    labels = labels.reshape(-1).long()
-    if images.dim() < 2 or len(images) != len(labels):
+    if labels.is_floating_point() and not bool((labels == labels.round()).all()):
+        raise UserError(f"examine: the labels that {name} yields are no whole numbers, but {labels.flatten()[:3].tolist()} …")
+    if images.dim() < 2 or labels.numel() != len(images):
         raise UserError(
-            f"examine: {name} yields images {list(images.shape)} with {len(labels)} labels; expected [B, C, H, W] with B labels."
+            f"examine: {name} yields images {list(images.shape)} with {labels.numel()} labels; expected [B, C, H, W] and [B]."
         )
-    return images.float(), labels
+    # A network's own type is kept (half, double, indices of an embedding); bytes are pixels, which no network takes as they are.
+    return images.float() if images.dtype in (torch.uint8, torch.bool) else images, labels.reshape(-1).long()
 
 
 def _tensor(value: Any, name: str, what: str) -> torch.Tensor:

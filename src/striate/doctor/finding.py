@@ -131,7 +131,7 @@ class Finding:
     code: the rule. sentence: what is wrong, in one sentence with its main number. evidence: {what: number or text}.
     causes: by weight, the likeliest first. remedies: the first that helps most; `--fix` tries them in this order.
     source: where the rule comes from. layer: where in the network it is, or None. follows: the code of another finding
-    that explains this one.
+    that explains this one. rule: the rule that found it, set by `examination`; its code may be a narrower one.
     """
 
     code: str
@@ -144,8 +144,11 @@ class Finding:
     layer: str | None = None
     curve: Curve | None = None
     follows: str | None = None
+    rule: str | None = None
 
     def __post_init__(self) -> None:
+        if self.severity not in SEVERITIES:
+            raise ValueError(f"severity {self.severity!r}")
         object.__setattr__(self, "causes", tuple(sorted(self.causes, key=lambda cause: -cause.weight)))
 
     @property
@@ -163,14 +166,14 @@ class Finding:
     def from_json(cls, plain: Mapping[str, Any], where: str) -> Finding:
         """The finding of `to_json`. Raises CheckpointError naming the file when it is none."""
         try:
-            values = dict(plain)
+            values = dict(plain) | {"evidence": dict(plain["evidence"])}
             values["causes"] = tuple(Cause(**cause) for cause in plain["causes"])
             values["remedies"] = tuple(Remedy(**remedy) for remedy in plain["remedies"])
             if plain["curve"] is not None:
                 mark = plain["curve"]["mark"]
                 values["curve"] = Curve(**{**plain["curve"], "mark": tuple(mark) if mark else None})
             return cls(**values)
-        except (KeyError, TypeError, AssertionError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AssertionError, AttributeError) as error:
             raise CheckpointError(f"{where}: not a finding of striate ({error!r}).") from error
 
 

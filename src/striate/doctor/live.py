@@ -5,6 +5,7 @@ Costs a small share of the training's time, and never more than that: rules are 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -27,8 +28,9 @@ class Live:
     """What the doctor knows of a training that runs. earlier: records of former sittings."""
 
     def __init__(self, recipe: Recipe, earlier: Iterable[Mapping[str, Any]] = ()) -> None:
+        earlier = list(earlier)
         self._history = History.of_records(earlier, recipe)
-        self._told: set[str] = set()
+        self._told = {str(one.get("code")) for one in earlier if one.get("kind") == "finding"}
         self._since, self._next = 0, FIRST
         self._began = time.monotonic()
         self._spent_s = 0.0
@@ -43,7 +45,8 @@ class Live:
         if is_due and self._spent_s <= SHARE * (began - self._began):
             if self._since >= self._next:
                 self._since, self._next = 0, int(self._next * FACTOR) + 1
-            found = self._news()
+            with contextlib.suppress(Exception):  # the training goes on; the whole log is judged at its end, where it is said
+                found = self._news()
         self._spent_s += time.monotonic() - began
         return found
 

@@ -8,17 +8,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from striate.doctor.finding import CAUSES, Curve, Finding
+from striate.errors import printable
 
 WIDTH = 110
+# How the reason begins for which a rule that broke is not checked.
+FAILED = "failed: "
 # Of a list of numbers by layer in the evidence, so many are shown.
 MOST_SHOWN = 6
 _BARS = "▁▂▃▄▅▆▇█"
 
 
 def lines(findings: Sequence[Finding], in_order: Sequence[str], unchecked: Mapping[str, str]) -> Iterator[str]:
-    """The page, line by line. in_order: what was checked and is well; unchecked: rules that did not run, with the reason."""
+    """The page, line by line. in_order: what was checked and is well; unchecked: rules that did not run, with the reason.
+
+    Names of files, classes and columns come from strangers: what a terminal would obey is escaped.
+    """
+    yield from map(printable, _lines(findings, in_order, unchecked))
+
+
+def _lines(findings: Sequence[Finding], in_order: Sequence[str], unchecked: Mapping[str, str]) -> Iterator[str]:
+    has_failed = any(why.startswith(FAILED) for why in unchecked.values())
     if not findings:
-        yield "Nothing found."
+        yield "Nothing found, but some rules failed: see below." if has_failed else "Nothing found."
     for number, finding in enumerate(findings):
         if number:
             yield ""
@@ -60,7 +71,7 @@ def in_short(finding: Finding) -> str:
     """A finding in one line: what is wrong, the likeliest cause, and the first remedy as it is typed."""
     cause = f" Likely: {CAUSES[finding.cause]}." if finding.cause else ""
     flags = next((remedy.flags for remedy in finding.remedies if remedy.changes), "")
-    return f"Doctor: {finding.sentence}{cause}" + (f" Try {flags}" if flags else "")
+    return printable(f"Doctor: {finding.sentence}{cause}" + (f" Try {flags}" if flags else ""))
 
 
 def value_in_words(value: Any) -> str:

@@ -111,6 +111,7 @@ def look(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, total: Lo
     """
     found: dict[str, dict[str, Any]] = {}
     order: list[str] = []
+    handles: list[Any] = []
 
     def watch(name: str) -> Tap:
         def note(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
@@ -120,9 +121,10 @@ def look(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, total: Lo
             if name not in found:  # a layer that runs several times is seen the first time
                 order.append(name)
                 found[name] = _seen(layer, inputs, tensor.detach())
-                if tensor.requires_grad:
+                if tensor.requires_grad and not isinstance(tensor, nn.Parameter):
                     found[name]["gradient"] = None
-                    tensor.register_hook(functools.partial(_keep_gradient, found[name], len(images)))  # type: ignore[no-untyped-call]
+                    hook = functools.partial(_keep_gradient, found[name], len(images))
+                    handles.append(tensor.register_hook(hook))  # type: ignore[no-untyped-call]
 
         return note
 
@@ -130,8 +132,6 @@ def look(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, total: Lo
     parts = stage_names(model)
     gates = [name for name, layer in model.named_modules() if name and 0 < len(list(layer.children())) <= 8]
     with preserved(model), as_trained(model):
-        for parameter in model.parameters():
-            parameter.grad = None
         with taps(model, {name: watch(name) for name in dict.fromkeys([*leaves, *parts, *gates])}), torch.enable_grad():
             reseed_torch(0, 0, 0)
             outputs = model(images)
@@ -144,6 +144,8 @@ def look(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, total: Lo
                 loss.backward()  # type: ignore[no-untyped-call]
         shown = {name: _head(logits, labels) for name, logits in heads.items()}
         weights = tuple(_weights(model))
+        for handle in handles:
+            handle.remove()
     layer_of = {name: _layer(name, type(model.get_submodule(name)).__name__, seen) for name, seen in found.items()}
     innermost = set(leaves)
     is_gate = {name for name in gates if layer_of.get(name) is not None and layer_of[name].gate is not None}
@@ -166,24 +168,38 @@ def look(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, total: Lo
 
 @contextlib.contextmanager
 def preserved(model: nn.Module) -> Iterator[None]:
-    """After the block the network is as before it: weights, buffers, gradients, modes, what is frozen, and torch's generator."""
-    tensors = [*model.parameters(), *model.buffers()]
-    values = [tensor.detach().clone() for tensor in tensors]
+    """Within the block the network has no gradients, and after it it is as before: weights, buffers, gradients, modes, what is
+    frozen, and torch's generator.
+
+    Buffers that a forward pass replaces instead of changing are put back too.
+    """
+    values = [(parameter, parameter.detach().clone()) for parameter in model.parameters()]
+    buffers = [
+        (module, name, buffer, None if buffer is None else buffer.detach().clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+    ]
     gradients = [(parameter, parameter.grad, parameter.requires_grad) for parameter in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]
-    devices = [tensors[0].device] if tensors and tensors[0].is_cuda else []
+    devices = [values[0][0].device] if values and values[0][0].is_cuda else []
     try:
+        for parameter, _, _ in gradients:
+            parameter.grad = None
         with torch.random.fork_rng(devices):
             yield
     finally:
-        with torch.no_grad():
-            for tensor, value in zip(tensors, values, strict=True):
-                tensor.copy_(value)
         for parameter, gradient, is_trained in gradients:
             parameter.requires_grad_(is_trained)
             parameter.grad = gradient
         for module, mode in modes:
             module.training = mode
+        with torch.no_grad():
+            for parameter, value in values:
+                parameter.copy_(value)
+            for module, name, buffer, kept in buffers:
+                module._buffers[name] = buffer
+                if buffer is not None and kept is not None:
+                    buffer.copy_(kept)
 
 
 @contextlib.contextmanager

@@ -97,7 +97,7 @@ class Patient:
     @functools.cached_property
     def outputs(self) -> int:
         """K of the main head's logits; 0 where they are not [B, K]."""
-        images = self.images[:2] if len(self.images) > 1 else self.images.repeat(2, 1, 1, 1)
+        images = self.images[:2] if len(self.images) > 1 else torch.cat([self.images, self.images])
         with torch.no_grad(), passes.preserved(self.model), passes.as_trained(self.model):
             self.model(images)  # the first run of a shape prepares what the next ones use
             began = time.monotonic()
@@ -147,10 +147,10 @@ class Patient:
 
     @functools.cached_property
     def learnt(self) -> trials.Learnt:
-        """What some steps on one batch of at most 32 images bring, on a copy of the weights."""
+        """What some steps on one batch of at most 32 images bring; the weights are put back."""
         return trials.one_batch(self)
 
     @functools.cached_property
     def rates(self) -> trials.RateCurve:
-        """Loss by learning rate, from a few steps at rising rates on a copy of the weights."""
+        """Loss by learning rate, from a few steps each from the same start; the weights are put back."""
         return trials.range_test(self)

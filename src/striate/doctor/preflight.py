@@ -25,8 +25,8 @@ from striate.train.build import Training, begin_or_resume, total_steps
 BATCH, BATCHES, SCORED = 32, 8, 256
 # Before a training the examination takes at most this long, and at most this share of the training.
 LIMIT_S, SHARE = 20.0, 0.05
-# A pass that looks costs about two steps of as many images: a shorter training leaves no room for it.
-FEWEST_STEPS = 40
+# A pass that looks and what comes before it cost about five steps: a shorter training leaves no room for that.
+FEWEST_STEPS = 100
 
 
 def patient(

@@ -14,6 +14,7 @@ import torch
 
 from striate import machine
 from striate.doctor import passes
+from striate.doctor.finding import NotJudged
 from striate.train import optim
 
 if TYPE_CHECKING:
@@ -87,6 +88,16 @@ class RateCurve:
 
 def one_batch(patient: Patient) -> Learnt:
     """Trains on the first images alone, without dropout, until they are learnt or steps or time are used up."""
+    found = _learnt(patient, BATCH_RATE)
+    if found.is_learnt or not found.is_finished or not math.isfinite(found.losses[-1]):
+        return found
+    # A small network, or one whose weights are bound, wants larger steps than most.
+    again = _learnt(patient, 10 * BATCH_RATE)
+    return again if min(again.losses) < min(found.losses) else found
+
+
+def _learnt(patient: Patient, rate: float) -> Learnt:
+    """Steps of one rate on the first images."""
     count = patient.looked_at
     model, images, labels = patient.model, patient.images[:count], patient.labels[:count]
     losses: list[float] = []
@@ -94,7 +105,7 @@ def one_batch(patient: Patient) -> Learnt:
     began, limit_s = time.monotonic(), 0.5 * patient.left_s
     with passes.preserved(model), passes.as_trained(model):
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.Adam(trained, lr=BATCH_RATE, betas=(0.9, 0.99))
+        optimizer = torch.optim.Adam(trained, lr=rate, betas=(0.9, 0.99))
         for _ in range(BATCH_STEPS):
             main, top1 = _step(patient, optimizer, images, labels)
             losses.append(main)
@@ -166,18 +177,29 @@ def rate_of(patient: Patient) -> tuple[float, Callable[[float], torch.optim.Opti
         return patient.peak_rate, ours
     given = patient.optimizer
     assert given is not None
-    peak = max(float(group["lr"]) for group in given.param_groups)
+    if not isinstance(given, torch.optim.Optimizer) or isinstance(given, torch.optim.LBFGS):
+        raise NotJudged(f"{type(given).__name__} takes no steps of its own")
+    # A scheduler that warms up has set the rate to 0 already, and keeps where it will rise to.
+    rates = [float(group.get("initial_lr", 0.0)) or float(group["lr"]) for group in given.param_groups]
+    peak = max(rates)
+    if peak <= 0:
+        raise NotJudged("the optimiser's rate is 0")
 
     def theirs(lr: float) -> torch.optim.Optimizer:
         groups = [
             {name: value for name, value in group.items() if name != "params"}
-            | {"params": list(group["params"]), "lr": lr * float(group["lr"]) / peak}
-            for group in given.param_groups
+            | {"params": list(group["params"]), "lr": lr * rate / peak}
+            for group, rate in zip(given.param_groups, rates, strict=True)
         ]
         kind: Any = type(given)
         # Defaults hold what a kind of optimiser takes, and what it keeps for itself besides (AdamW: decoupled_weight_decay).
         known = inspect.signature(kind).parameters
-        again: torch.optim.Optimizer = kind(groups, **{name: value for name, value in given.defaults.items() if name in known})
+        try:
+            again: torch.optim.Optimizer = kind(
+                groups, **{name: value for name, value in given.defaults.items() if name in known}
+            )
+        except (TypeError, ValueError) as error:
+            raise NotJudged(f"{kind.__name__} cannot be built a second time") from error
         return again
 
     return peak, theirs

@@ -76,7 +76,7 @@ def diagnosis(facts: Facts) -> Diagnosis:
         try:
             finding = Finding.from_json(plain, "findings.json")
             shown.append(_shown(finding))
-            codes.add(finding.code)
+            codes.add(finding.rule or finding.code)
         except (CheckpointError, TypeError, ValueError):
             rows = plain.items() if isinstance(plain, dict) else [("finding", plain)]
             foreign.append([(str(name).replace("_", " "), page.value_in_words(value)) for name, value in rows])

@@ -35,14 +35,14 @@ def check(patient: Patient) -> Finding | None:
     single = [name for name, cells in grids.items() if cells * size < 2]
     if single:
         words = f"{len(single)} of {len(norms)} batch norms average over a single value: a batch of {size} and a grid of 1x1."
-        return _small(words, size, single, "error")
+        return _small(patient, words, single, "error")
     alone = [name for name, cells in grids.items() if size == 1]
     if alone:
         words = f"Batch normalisation over one image: {len(norms)} batch norms see each image apart, and never the batch."
-        return _small(words, size, alone, "error")
+        return _small(patient, words, alone, "error")
     if size < FEW_IMAGES:
         words = f"Batch normalisation over {size} images: its statistics are noise, and differ from those of evaluation."
-        return _small(words, size, list(norms), "warning")
+        return _small(patient, words, list(norms), "warning")
     return None
 
 
@@ -57,7 +57,7 @@ def _grids(patient: Patient) -> dict[str, int]:
         return note
 
     norms = [name for name, one in patient.model.named_modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
-    images = patient.images if len(patient.images) > 1 else patient.images.repeat(2, 1, 1, 1)
+    images = patient.images if len(patient.images) > 1 else torch.cat([patient.images, patient.images])
     watched = taps(patient.model, {name: watch(name) for name in norms})
     with torch.no_grad(), passes.preserved(patient.model), passes.as_trained(patient.model), watched:
         patient.model(images[:2])
@@ -84,7 +84,9 @@ def _resting(names: list[str], count: int, severity: Severity) -> Finding:
     )
 
 
-def _small(sentence: str, size: int, names: list[str], severity: Severity) -> Finding:
+def _small(patient: Patient, sentence: str, names: list[str], severity: Severity) -> Finding:
+    size = patient.batch_size
+    changes = {"optim.batch_size": 32} if patient.recipe is not None else {}
     return Finding(
         "batch-norm-batch",
         severity,
@@ -94,7 +96,7 @@ def _small(sentence: str, size: int, names: list[str], severity: Severity) -> Fi
             Cause("batch-norm-single" if size < 2 else "batch-too-small", 0.9, f"{size} images at once"),
             Cause("batch-too-small" if size < 2 else "batch-norm-single", 0.5, "batch normalisation wants 8 images or more"),
         ),
-        (Remedy("Use a batch of 16 or more; with little memory a network with group normalisation.", {"optim.batch_size": 32}),),
+        (Remedy("Use a batch of 16 or more; with little memory a network with group normalisation.", changes),),
         SOURCE,
         layer=names[0] if names else None,
     )

@@ -12,7 +12,7 @@ nothing but the biases of the head.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 
@@ -20,8 +20,8 @@ from striate.doctor import passes
 from striate.doctor.finding import Cause, Curve, Finding, Remedy
 from striate.doctor.passes import Signals
 from striate.doctor.patient import Patient
-from striate.doctor.remedies import initialised, normalised, with_open_gates, with_slow_start
-from striate.models import init
+from striate.doctor.remedies import WITH_NORMS, initialised, normalised, with_open_gates, with_slow_start
+from striate.models import catalog, init
 
 SOURCE = (
     "Glorot and Bengio 2010, section 4.2 (variance from layer to layer); He et al. 2015 (rectifiers), section 2.2; "
@@ -38,6 +38,8 @@ DYING = 1e-3
 WEAK, WEAK_GATES = 1e-2, 0.05
 # A ReLU layer of fewer units may be silent by chance.
 FEW = 8
+# What is measured with another start, and with batch norm, as the evidence calls it.
+DRAWN_LEFT, TWIN_LEFT = "of it left with other initial weights", "of it left with batch norm"
 
 
 def check(patient: Patient) -> Finding | None:
@@ -68,7 +70,7 @@ def check(patient: Patient) -> Finding | None:
         f"It can learn nothing but the biases of its last layer, and its loss will stand at {_standstill(seen)}.",
         evidence,
         tuple(causes),
-        tuple(_remedies(patient, causes)),
+        tuple(_remedies(patient, causes, better)),
         SOURCE,
         layer=inner or (dying.name if dying is not None else None),
         curve=curve(seen, dying.name if dying is not None else None),
@@ -151,7 +153,7 @@ def _causes(patient: Patient, share: float) -> tuple[list[Cause], dict[str, floa
         )
     drawn = max(_drawn_again(patient, way) for way in ("he", "sigmoid"))
     by_weights = math.log10(max(drawn, 1e-30)) + lost
-    evidence["of it left with other initial weights"] = drawn
+    evidence[DRAWN_LEFT] = drawn
     if by_weights > 0.5:
         share_of_it = min(0.9, by_weights / lost)
         causes.append(
@@ -160,6 +162,9 @@ def _causes(patient: Patient, share: float) -> tuple[list[Cause], dict[str, floa
     closed = [layer.name for layer in seen.layers if layer.dead == 1.0 and layer.values >= FEW]
     if closed:
         causes.append(Cause("dead-units", 1.0, f"no unit of {closed[0]} is positive, so nothing gets through it"))
+    twin = _of_twin(patient) if not seen.has_norms else None
+    if twin is not None:
+        evidence[TWIN_LEFT] = twin
     if not seen.has_norms:
         layers = len(passes.weighted(seen))
         rest = max(0.1, 1 - (max(0.0, by_weights) + by_gates) / lost)
@@ -194,8 +199,25 @@ def gate_factors(seen: Signals) -> dict[str, float]:
     return found
 
 
-def _remedies(patient: Patient, causes: list[Cause]) -> Iterator[Remedy]:
+def _remedies(patient: Patient, causes: list[Cause], evidence: Mapping[str, float]) -> Iterator[Remedy]:
+    """First what brings back most of the signal, as far as that was measured here; then by the weight of the cause."""
     ways = {"initialisation": initialised, "dead-units": initialised, "gates": with_open_gates, "no-normalisation": normalised}
     chosen = list(dict.fromkeys(ways[cause.name] for cause in sorted(causes, key=lambda one: -one.weight)))
+    if evidence.get(TWIN_LEFT, 0.0) > evidence[DRAWN_LEFT]:
+        chosen.sort(key=lambda way: way is not normalised)
     yield from (way(patient) for way in chosen)
     yield with_slow_start(patient)
+
+
+def _of_twin(patient: Patient) -> float | None:
+    """What is left in the same network with batch norm, where there is one."""
+    recipe = patient.recipe
+    name = WITH_NORMS.get(recipe.model.name) if recipe is not None else None
+    if name is None or recipe is None:
+        return None
+    options: dict[str, object] = {"size_px": recipe.data.size_px} if "size_px" in catalog.option_names(name) else {}
+    with torch.random.fork_rng([]):
+        twin = catalog.build(name, patient.outputs, options).to(patient.device).train()
+    seen = passes.look(twin, patient.images[:16], patient.labels[:16], patient.loss)
+    last = passes.features(seen)
+    return (seen.main.spread if last is None else last.spread) / max(seen.image_spread, 1e-30)

@@ -38,7 +38,24 @@ def check(patient: Patient) -> Finding | None:
         return _finding(
             words, {"finite": float(torch.isfinite(shown).float().mean())}, causes, "Draw the weights again, smaller."
         )
-    return None
+    return _loss(patient, images, main.shape[1])
+
+
+def _loss(patient: Patient, images: torch.Tensor, outputs: int) -> Finding | None:
+    """Whether the loss can be computed, and is one number. Labels outside the outputs are another rule's."""
+    labels = patient.labels[: len(images)]
+    if int(labels.min()) < 0 or int(labels.max()) >= outputs:
+        return None
+    try:
+        with torch.no_grad(), passes.preserved(patient.model), passes.as_trained(patient.model):
+            value = patient.loss(patient.model(images), labels)
+        if isinstance(value, torch.Tensor) and value.numel() == 1:
+            return None
+        text = f"it returns {f'a tensor {list(value.shape)}' if isinstance(value, torch.Tensor) else type(value).__name__}"
+    except Exception as error:  # whatever a stranger's loss raises is what is told
+        text = f"{type(error).__name__}: {(str(error) or '-').splitlines()[0]}"
+    advice = "The loss is called with (outputs, labels), as the network returns them, and must give one number."
+    return _finding(f"The loss cannot be computed: {text}", {"error": text}, (), advice)
 
 
 def _failed(patient: Patient, error: Exception) -> Finding:

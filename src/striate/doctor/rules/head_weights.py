@@ -12,19 +12,19 @@ from striate.doctor.finding import Cause, Finding, Remedy
 from striate.doctor.patient import Patient
 
 SOURCE = "Szegedy et al. 2015, section 5 (auxiliary heads weigh 0.3)"
-# A weight below this is none; an auxiliary head with more than this share of the main one's weight decides more than it.
+# Less than this share of the largest weight is none; an auxiliary head with more than the main one's weight decides more than it.
 NONE, TOO_MUCH = 1e-3, 1.0
 
 
 def check(patient: Patient) -> Finding | None:
     """The finding, or None for one head, and for heads weighed sensibly."""
-    heads = {name: head for name, head in patient.signals.heads.items() if math.isfinite(head.weight)}
-    if len(heads) < 2 and (not heads or patient.signals.main.weight >= NONE):
-        return None
-    weights = {name: head.weight for name, head in heads.items()}
+    weights = {name: head.weight for name, head in patient.signals.heads.items() if math.isfinite(head.weight)}
+    most = max(map(abs, weights.values()), default=0.0)
+    if len(weights) < 2 or most == 0.0:
+        return None  # one head, or a loss that nothing comes back from, which is another rule's
     main = weights.get("main", 0.0)
-    forgotten = [name for name, weight in weights.items() if abs(weight) < NONE]
-    heavy = [name for name, weight in weights.items() if name != "main" and weight > TOO_MUCH * main and weight >= NONE]
+    forgotten = [name for name, weight in weights.items() if abs(weight) < NONE * most]
+    heavy = [name for name, weight in weights.items() if name != "main" and weight > TOO_MUCH * main and weight >= NONE * most]
     if not forgotten and not heavy:
         return None
     shown = ", ".join(f"{name} {weight:.2g}" for name, weight in weights.items())

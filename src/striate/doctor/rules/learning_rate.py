@@ -1,6 +1,6 @@
 """The learning rate is far from the rates at which this network learns.
 
-Looks at the loss after a dozen steps from the same start, on the same batches, with the recipe's own optimiser, at the
+Looks at the loss after ten steps from the same start, on the same batches, with the recipe's own optimiser, at the
 recipe's rate and at tenths and tens of it. What bursts at the recipe's rate and learns at a tenth is too high; what stands still
 at the recipe's rate and learns at a hundred times it is too low. A recipe with a warm-up gets to its peak slowly, so it is
 judged at a tenth of it.

@@ -30,6 +30,9 @@ def check(patient: Patient) -> Finding | None:
     on_purpose = patient.recipe is not None and patient.recipe.optim.freeze != "none"
     if len(frozen) == len(seen.weights):
         return _finding("error", "Every parameter is frozen: nothing learns.", frozen, count, "frozen-parameters")
+    if all(weight.gradient is None for weight in seen.weights):
+        words = "Nothing comes back from the loss: no parameter gets a gradient. It is detached, or computed under no_grad."
+        return _finding("error", words, list(seen.weights), count, "unused-parameters")
     outside = _outside(patient)
     if len(outside) == len(seen.weights):
         words = "The optimiser holds none of the network's parameters: it was made for another network, or before a copy."

@@ -96,4 +96,10 @@ def _strength(patient: Patient) -> tuple[str, float, float, float, bool] | None:
     group = max(patient.optimizer.param_groups, key=lambda one: float(one.get("weight_decay", 0.0) or 0.0))
     is_apart = kind == "AdamW" or bool(group.get("decoupled_weight_decay"))
     keep = 1 - float(group.get("momentum", 0.0) or 0.0)
-    return kind, float(group["lr"]), float(group.get("weight_decay", 0.0) or 0.0), keep, is_apart
+    return (
+        kind,
+        float(group.get("initial_lr", 0.0)) or float(group["lr"]),
+        float(group.get("weight_decay", 0.0) or 0.0),
+        keep,
+        is_apart,
+    )
