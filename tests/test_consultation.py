@@ -48,7 +48,7 @@ def test_a_fix_applies_remedies_one_at_a_time_and_touches_no_data(photos, tmp_pa
     command = ["doctor", str(photos), *ILL, "--limit", "20s", "--fix", "--out", str(tmp_path), "--name", "x", "--json"]
     assert cli.run(command) == 0
     fixes = last_line(capsys.readouterr().out)["fixes"]
-    assert fixes[0]["changes"] == {"model.options.init": "he"} and fixes[0]["parent"] == "x"
+    assert fixes[0]["changes"] == {"model.name": "kth-b"} and fixes[0]["parent"] == "x"
     assert [one["trained"] for one in fixes] == [False] * (len(fixes) - 1) + [True]
     for number, made in enumerate(fixes, start=1):
         folder = tmp_path / f"x-fix-{number}"
@@ -89,6 +89,15 @@ def test_another_network_leaves_behind_options_that_it_does_not_have():
     changes = {"model.options.padding": "valid", "model.options.init": "he", "optim.lr": 0.1}
     changed = consultation.applied(changes, Remedy("", {"model.name": "resnet20"}))
     assert changed == {"model.options.init": "he", "optim.lr": 0.1, "model.name": "resnet20"}
+
+
+def test_a_fix_that_must_keep_the_network_takes_the_next_remedy(photos, tmp_path):
+    changes = {"model": "kth-a", "img_size": 32, "optimizer": "sgd", "lr": 0.01, "batch_size": 16, "steps": 4}
+    request = Request(str(photos), None, changes, out=tmp_path, name="k")
+    found = consultation.of_data(request, 15.0, quiet=True)
+    made = list(consultation.fix(request, found, 10.0, quiet=True, keep={"model.name"}))
+    assert made[0].changes == {"model.options.init": "he"} and not any("model.name" in one.changes for one in made)
+    assert not made[0].found.findings or made[0].found[0].code != "constant-function"
 
 
 def test_nothing_to_fix_is_said(photos):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import random
 import time
 
 import numpy as np
@@ -12,7 +13,8 @@ from PIL import Image
 
 import striate
 from striate import recipe as recipes
-from striate.doctor.finding import ranked
+from striate.doctor import examination, table
+from striate.doctor.finding import NotJudged, ranked
 from striate.doctor.history import Columns, History, curve, fall, finite, jitter, level, parts, slope
 from striate.recipe import Recipe
 from striate.run.log import Record
@@ -29,9 +31,28 @@ def step(number, **values):
     return {"kind": "step", "step": number, **values}
 
 
-def findings(history):
-    modules = [importlib.import_module(f"striate.doctor.rules.{name}") for name in RULES]
-    return [found for module in modules if (found := module.check(history)) is not None]
+# Healthy trainings of which there is something to note, and rules that can judge by next to nothing.
+NOTES = {
+    "slow_start": {"plateau"},
+    "small_validation_set": {"evaluation-size"},
+    "fine_tuning": {"update-ratio"},
+}
+JUDGED = {
+    "nothing": set(),
+    "few steps": {"non_finite", "update_ratio"},
+    "losses alone": {
+        "non_finite", "divergence", "plateau_at_chance", "plateau", "regularisation", "rate_too_high", "spikes"
+    },
+    "rates alone": set(),
+}  # fmt: skip
+
+
+def rule(name):
+    return importlib.import_module(f"striate.doctor.rules.{name}")
+
+
+def findings(makers, history):
+    return [found for name in RULES if (found := makers.asked(rule(name), history)) is not None]
 
 
 def test_columns_keep_rows_together_and_fill_with_nan():
@@ -201,16 +222,111 @@ def test_observing_takes_a_small_part_of_a_step(makers):
 def test_rules_over_a_long_history_take_no_time_worth_mentioning(makers):
     history = makers.training(makers.falling(2.4, 0.3), steps=200_000, every=50, val=makers.scored(2.2, 0.7, evaluations=90))
     began = time.perf_counter()
-    findings(history)
+    findings(makers, history)
     assert time.perf_counter() - began < 2.0
 
 
-def test_healthy_trainings_raise_no_alarm(healthy):
-    assert [(found.severity, found.code, found.sentence) for found in findings(healthy) if found.severity != "note"] == []
+def test_healthy_trainings_raise_no_alarm(makers):
+    for name, make in makers.HEALTHY.items():
+        found = findings(makers, make())
+        assert {one.code for one in found} == NOTES.get(name, set()), name
+        assert {one.severity for one in found} <= {"note"}
 
 
-def test_little_told_is_no_reason_to_speak(bare):
-    assert findings(bare) == []
+def test_a_training_that_tells_all_is_judged_by_all(makers):
+    history = makers.HEALTHY["plain"]()
+    with pytest.raises(NotJudged, match="no averaged weights"):
+        rule("ema_lag").check(history)
+    assert [rule(name).check(history) for name in RULES if name != "ema_lag"] == [None] * (len(RULES) - 1)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_what_is_not_told_is_not_judged(makers, name):
+    for told, make in makers.BARE.items():
+        if name in JUDGED[told]:
+            assert rule(name).check(make()) is None, told
+        else:
+            with pytest.raises(NotJudged):
+                rule(name).check(make())
+
+
+def test_of_one_row_or_nothing_next_to_nothing_is_checked(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("epoch,loss,acc,val_loss,val_acc\n0,2.3,0.1,2.3,0.1\n")
+    one_row = examination.after(table.read(path))
+    assert set(one_row.checked) == {"non-finite"}
+    nothing = examination.after(History.of_records([], Recipe()))
+    assert not nothing.checked
+    assert not any(why.startswith("failed") for why in [*one_row.unchecked.values(), *nothing.unchecked.values()])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"losses": 5}, {"losses": {"main": {"a": 1}}}, {"norms": [1, 2]}, {"norms": {"conv1": 5}}, {"dead_share": "all"},
+        {"top1": "37%"}, {"top1": 37.0}, {"loss": 10**400}, {"loss": True}, {"lr": -1}, {"epoch": {}}, {"memory_bytes": None},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_values_of_another_type_are_left_out(makers, values):
+    history = History.of_records([step(number, **{"loss": 2.3, **values}) for number in range(60)], Recipe())
+    assert len(history.steps) == 60
+    assert (history.records, history.unreadable) == (60, 0)
+    findings(makers, history)
+
+
+@pytest.mark.parametrize(
+    "line", [{"kind": ["step"], "step": 1}, {"kind": "step", "step": "1"}, {"kind": "step", "step": 10**400}, 5]
+)
+def test_lines_that_are_no_records_are_counted(line):
+    history = History.of_records([step(1, loss=2.0), line], Recipe())
+    assert (history.records, history.unreadable) == (1, 1)
+
+
+def test_nothing_in_a_log_makes_it_crash():
+    draw = random.Random(0)
+    odd = [
+        5,
+        -1,
+        0,
+        1e300,
+        10**400,
+        "x",
+        None,
+        True,
+        [],
+        [1, 2],
+        {},
+        {"main": 1.0},
+        {"conv1": {"weight": 1, "update": "x"}},
+        ["a", 5],
+    ]
+    kinds = ["start", "resume", "step", "evaluation", "skip", "bad", "end", "plan", "finding", 7]
+    names = [
+        "loss",
+        "losses",
+        "norms",
+        "dead_share",
+        "top1",
+        "lr",
+        "epoch",
+        "keys",
+        "split",
+        "weights",
+        "used",
+        "classes",
+        "processes",
+    ]
+    for _ in range(150):
+        records = []
+        for number in range(draw.randrange(40)):
+            kind = draw.choice(kinds) if draw.random() < 0.4 else "step"
+            usual = {"loss": 2.3, "top1": 0.1, "lr": 0.1, "epoch": number / 9, "split": "val", "weights": "raw", "used": 500}
+            records.append(
+                step(number, **{**usual, **{name: draw.choice(odd) for name in draw.sample(names, 4)}}) | {"kind": kind}
+            )
+        examined = examination.after(History.of_records(records, Recipe()))
+        assert not [why for why in examined.unchecked.values() if why.startswith("failed")]
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -220,7 +336,7 @@ def test_short_noisy_trainings_that_learn_raise_no_alarm(makers, seed, steps):
         makers.falling(2.6, 1.9, 2.5), classes=12, steps=steps, every=5, steps_per_epoch=46, batch_size=64, noise=0.06, seed=seed,
         val=makers.scored(2.5, 2.0, 0.1, 0.3, evaluations=4, images=480),
     )  # fmt: skip
-    assert [(found.severity, found.code) for found in findings(history) if found.severity != "note"] == []
+    assert [(found.severity, found.code) for found in findings(makers, history) if found.severity != "note"] == []
 
 
 def test_every_finding_has_what_it_takes(makers):
@@ -230,7 +346,7 @@ def test_every_finding_has_what_it_takes(makers):
         makers.training(makers.falling(2.4, 0.01), val=makers.Scores(lambda t: 1.0 + 2 * t, lambda t: 0.6 - 0.2 * t)),
     ]
     for history in ill:
-        for found in findings(history):
+        for found in findings(makers, history):
             assert found.code == found.code.lower().replace("_", "-")
             assert found.sentence[0].isupper() or found.sentence[0].isdigit()
             assert found.sentence.endswith(".")
@@ -266,9 +382,9 @@ def trained(photos, out, **changes):
 
 
 @pytest.mark.slow
-def test_a_real_training_that_learns(photos, tmp_path):
+def test_a_real_training_that_learns(makers, photos, tmp_path):
     history = trained(photos, tmp_path, **{"optim.lr": 0.02})
-    assert [(found.severity, found.code) for found in findings(history) if found.severity != "note"] == []
+    assert [(found.severity, found.code) for found in findings(makers, history) if found.severity != "note"] == []
 
 
 @pytest.mark.slow
@@ -283,7 +399,7 @@ def test_a_real_training_that_learns(photos, tmp_path):
         ({"optim.lr": 1e-6}, "learning-rate-low"),
     ],
 )
-def test_a_real_training_that_does_not(photos, tmp_path, changes, cause):
-    found = ranked(findings(trained(photos, tmp_path, **changes)))
+def test_a_real_training_that_does_not(makers, photos, tmp_path, changes, cause):
+    found = ranked(findings(makers, trained(photos, tmp_path, **changes)))
     assert found[0].severity in ("error", "warning")
     assert found[0].cause == cause

@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 
-from striate.doctor import table
+from striate.doctor import examination, table
 from striate.errors import DataError, StriateError, UserError
 
 
@@ -180,6 +180,40 @@ def test_no_table_is_refused_with_what_is_needed(written, text, words):
 def test_a_value_that_is_no_number_names_its_row(written):
     with pytest.raises(DataError, match=r"line 3, column 'loss': 'two' is no number"):
         table.read(written("epoch,loss\n0,2.3\n1,two\n"))
+
+
+@pytest.mark.parametrize("value", ["1e6", "-0.5", "101"])
+@pytest.mark.parametrize("column", ["acc", "val_acc", "val_top5"])
+def test_an_accuracy_that_is_none_names_its_row(written, column, value):
+    with pytest.raises(UserError, match=rf"line 3, column '{column}': {value} is no accuracy"):
+        table.read(written(f"epoch,loss,{column}\n0,2.3,0.1\n1,2.0,{value}\n"))
+
+
+def test_rounding_is_no_accuracy_above_one_hundred(written):
+    assert table.read(written("epoch,loss,acc\n0,2.3,100.0001\n1,2,-0.0001\n")).steps["top1"].tolist() == [1.0, 0.0]
+
+
+def test_a_squared_error_is_no_accuracy(written):
+    history = table.read(written("epoch,loss,mean_squared_error\n0,2.3,812.5\n"))
+    assert np.isnan(history.steps["top1"]).all()
+
+
+def test_an_underscore_makes_no_number(written):
+    with pytest.raises(DataError, match="'1_0' is no number"):
+        table.read(written("epoch,loss\n0,1_0\n"))
+
+
+def test_an_epoch_of_so_many(written):
+    history = table.read(written("epoch,step,loss\n0/20,[5/100],2.3\n1/20,[10 / 100],2.0\n"))
+    assert history.steps["epoch"].tolist() == [0, 1]
+    assert history.steps["step"].tolist() == [5, 10]
+
+
+def test_numbers_beyond_32_bit_floats_are_infinite(written):
+    history = table.read(written("epoch,loss\n0,2.3\n1,1e30\n2,1e39\n3,1.7e308\n"))
+    assert [step for step, _ in history.broken] == [2, 3]
+    examined = examination.after(history)  # warnings are errors here
+    assert not [why for why in examined.unchecked.values() if why.startswith("failed")]
 
 
 def test_what_is_no_file(tmp_path):

@@ -25,6 +25,18 @@ Numbers = NDArray[np.float64]
 
 # Of a step's record, the tables within it whose numbers become columns "losses/main", "norms/layer1/update" …
 _TABLES = ("losses", "norms", "dead_share")
+# What a number of this name can be; one outside counts as missing.
+_RANGES = {
+    "top1": (0.0, 1.0),
+    "top5": (0.0, 1.0),
+    "used": (1.0, math.inf),
+    "lr": (0.0, math.inf),
+    "memory_bytes": (0.0, math.inf),
+}
+# Beyond it 32-bit floats are infinite: such a number counts as not finite, and no arithmetic of the rules overflows.
+_LARGEST = 3.5e38
+# Steps of a training are counted up to here.
+_MOST_STEPS = 10**15
 # Most points of a curve: a plot in a terminal or a page shows no more.
 _MOST_POINTS = 200
 # Names of networks without batch normalisation, as their first letters; with "bn" in the name they have it.
@@ -92,6 +104,7 @@ class History:
     top1, lr, gradient_norm, images_per_s, wait_share, memory_bytes, loss_scale, and below "losses/", "norms/", "dead_share/".
     evaluations: by (split, weights): step, epoch, top1, top5, loss, used. start: facts of the start, see `run.log.Record`.
     end: how the last sitting ended. broken: (step, column) where a table says that a loss is NaN or infinite.
+    records, unreadable: lines of a log that were taken in, and lines without a kind or a step.
     is_by_epoch: whether loss and top1 of `steps` are means over an epoch, not of single batches.
     """
 
@@ -106,34 +119,43 @@ class History:
         self.broken: list[tuple[int, str]] = []
         self.resumed_at: list[int] = []
         self.end: dict[str, Any] | None = None
+        self.records = self.unreadable = 0
         self._classes = classes
 
     @classmethod
     def of_records(cls, records: Iterable[Mapping[str, Any]], recipe: Recipe | None) -> History:
-        """The history of a run. records: as `Run.log()` has them, kind, step and values in one table each."""
+        """The history of a run. records: as `Run.log()` has them, kind, step and values in one table each.
+
+        Values of another type than they should have are left out, and so are lines without a kind or a step.
+        """
         history = cls(recipe)
         for one in records:
+            kind, step = (one.get("kind"), one.get("step", 0)) if isinstance(one, Mapping) else (None, None)
+            if not isinstance(kind, str) or not _is_number(step) or not 0 <= step <= _MOST_STEPS:
+                history.unreadable += 1
+                continue
             values = {name: value for name, value in one.items() if name not in ("kind", "step")}
-            history.observe(Record(str(one.get("kind")), int(one.get("step", 0)), values))
+            history.observe(Record(kind, int(step), values))
         return history
 
     def observe(self, record: Record) -> None:
         """Takes in one more record of the training."""
         values, step = record.values, record.step
+        self.records += 1
         if record.kind in ("start", "resume"):
             self._go_back(step)
             self.start |= values
             if record.kind == "resume":
                 self.resumed_at.append(step)
         elif record.kind == "step":
-            self.steps.append({"step": step, **_flat(values)})
+            self.steps.append({**_fitting(_flat(values)), "step": step})
         elif record.kind == "evaluation":
             place = (str(values.get("split")), str(values.get("weights")))
-            self.evaluations.setdefault(place, Columns()).append({"step": step, **values})
+            self.evaluations.setdefault(place, Columns()).append({**_fitting(values), "step": step})
         elif record.kind == "skip":
-            self.skips.append(
-                Skip(step, str(values.get("reason")), tuple(values.get("keys") or ()), values.get("first_bad_layer"))
-            )
+            keys, layer = values.get("keys"), values.get("first_bad_layer")
+            known = tuple(map(str, keys)) if isinstance(keys, (list, tuple)) else ()
+            self.skips.append(Skip(step, str(values.get("reason")), known, layer if isinstance(layer, str) else None))
         elif record.kind == "bad":
             self.bad[str(values.get("key"))] = str(values.get("reason"))
         elif record.kind == "end":
@@ -153,6 +175,11 @@ class History:
     def classes(self) -> int | None:
         """How many classes there are."""
         return self._classes or _whole(self.start.get("classes"))
+
+    @property
+    def processes(self) -> int:
+        """Processes that share a batch."""
+        return _whole(self.start.get("processes")) or 1
 
     @property
     def batch_size(self) -> int | None:
@@ -404,16 +431,27 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     """A step's values with the tables within them as "table/…/name"."""
     row = {name: value for name, value in values.items() if name not in _TABLES}
     for table in _TABLES:
-        for name, value in (values.get(table) or {}).items():
-            if isinstance(value, Mapping):
-                row |= {f"{table}/{name}/{inner}": number for inner, number in value.items()}
-            else:
+        inside = values.get(table)
+        for name, value in inside.items() if isinstance(inside, Mapping) else ():
+            if table != "norms":
                 row[f"{table}/{name}"] = value
+            elif isinstance(value, Mapping):
+                row |= {f"{table}/{name}/{inner}": number for inner, number in value.items()}
     return row
 
 
+def _fitting(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that can be what their name says."""
+    return {name: value for name, value in values.items() if name not in _RANGES or _is_within(value, *_RANGES[name])}
+
+
+def _is_within(value: Any, least: float, most: float) -> bool:
+    return _is_number(value) and least <= value <= most
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether it is a number that 32-bit floats hold; integers may have any length."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _LARGEST
 
 
 def _whole(value: Any) -> int | None:

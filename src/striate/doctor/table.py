@@ -39,6 +39,10 @@ _MISSING = {"", "-", "none", "null", "n/a", "na"}
 _NEVER = {"best", "max", "min", "time", "seconds"}
 _SCORES = ("loss", "top1", "top5")
 _SEPARATORS = ",;\t"
+# Beyond it 32-bit floats are infinite, and so is a number of a table.
+_LARGEST = 3.5e38
+# Accuracies may lie outside 0..100 by so much, from rounding.
+_ROUNDED = 1e-3
 # With more rows than this for each epoch, they are rows of steps.
 _ROWS_OF_AN_EPOCH = 1.5
 
@@ -63,8 +67,8 @@ def read(path: Path, classes: int | None = None) -> History:
 
     Separators are commas, semicolons or tabs; accuracies are 0..1 or percent. After a resume, which repeats epochs, the later
     rows count. classes: how many the data has, where that is known.
-    Raises UserError for a file that is no such table, saying what was found and what is needed; DataError naming the row of a
-    value that is no number.
+    Raises UserError for a file that is no such table, saying what was found and what is needed, and for accuracies outside
+    0..100; DataError naming the row of a value that is no number.
     """
     header, rows = _rows(path)
     columns = _columns(header, rows)
@@ -125,10 +129,17 @@ def _rows(path: Path) -> tuple[list[str], list[_Row]]:
 
 def _is_written_number(cell: str) -> bool:
     try:
-        float(cell)
+        _number(cell)
     except ValueError:
         return False
     return True
+
+
+def _number(cell: str) -> float:
+    """A number as tables have them: Python's float, but without its underscores. Raises ValueError."""
+    if "_" in cell:
+        raise ValueError(cell)
+    return float(cell)
 
 
 def _found(header: Sequence[str]) -> str:
@@ -151,13 +162,22 @@ def _numbers(path: Path, column: _Column, rows: Sequence[_Row]) -> _Written:
         cell = cells[column.place] if column.place < len(cells) else ""
         if cell.lower() in _MISSING:
             continue
+        where = f"{path}: line {line}, column '{printable(column.name)[:80]}'"
         try:
-            number = float(_plain(cell))
+            number = _number(_first(cell) if column.quantity in ("epoch", "step") else _plain(cell))
         except ValueError as error:
-            where = f"{path}: line {line}, column '{printable(column.name)[:80]}'"
             raise DataError(f"{where}: '{printable(cell)[:80]}' is no number.") from error
-        values[place] = number if math.isfinite(number) else math.nan
-        is_nan[place] = not math.isfinite(number)
+        is_nan[place] = not abs(number) < _LARGEST
+        if is_nan[place]:
+            continue
+        if column.quantity.endswith(("top1", "top5")):
+            if not -_ROUNDED <= number <= 100 + _ROUNDED:
+                raise UserError(
+                    f"{where}: {printable(cell)[:80]} is no accuracy. Accuracies are 0..1 or 0..100 %; give a column of "
+                    f"something else another name."
+                )
+            number = min(100.0, max(0.0, number))
+        values[place] = number
     return _Written(values, is_nan)
 
 
@@ -167,6 +187,12 @@ def _plain(cell: str) -> str:
     if match := re.fullmatch(r"tensor\(([^,()]+).*\)", cell):
         cell = match[1]
     return cell.replace(",", ".") if cell.count(",") == 1 and "." not in cell else cell
+
+
+def _first(cell: str) -> str:
+    """The first number of "0/20" or "[0/20]", as programs print an epoch or a step."""
+    match = re.fullmatch(r"\[?\s*([^\s/]+)\s*/\s*\d+\s*\]?", cell)
+    return _plain(match[1] if match else cell)
 
 
 # ---------------------------------------------------------------- which column is what
@@ -203,6 +229,8 @@ def _column(place: int, name: str) -> _Column | None:
         return None
     if known & _TOP5:
         return _Column(place, name, f"{split} top5", bool(known & _WRONG), oddity)
+    if known & _WRONG and strange and not known & _TOP1:
+        return None  # "mean squared error" is no share of wrong answers
     if known & (_TOP1 | _WRONG):
         return _Column(place, name, f"{split} top1", bool(known & _WRONG), oddity)
     if known & _LOSS or {"cross", "entropy"} <= known:

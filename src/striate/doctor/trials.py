@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import time
@@ -15,7 +16,7 @@ import torch
 from striate import machine
 from striate.doctor import passes
 from striate.doctor.finding import NotJudged
-from striate.train import optim
+from striate.train.build import optimizer_of
 
 if TYPE_CHECKING:
     from striate.doctor.patient import Patient
@@ -154,27 +155,7 @@ def range_test(patient: Patient) -> RateCurve:
 def rate_of(patient: Patient) -> tuple[float, Callable[[float], torch.optim.Optimizer]]:
     """The peak learning rate of the training, and what makes its optimiser with another one."""
     if patient.recipe is not None:
-        o = patient.recipe.optim
-
-        def ours(lr: float) -> torch.optim.Optimizer:
-            built = optim.build(
-                patient.model,
-                o.name,
-                lr=lr,
-                momentum=o.momentum,
-                nesterov=o.nesterov,
-                betas=o.betas,
-                eps=o.eps,
-                rms_decay=o.rms_decay,
-                trust=o.trust,
-                weight_decay=o.weight_decay,
-                decay_all=o.decay_all,
-                rates={},
-            )
-            optim.set_rate(built, lr)
-            return built
-
-        return patient.peak_rate, ours
+        return patient.peak_rate, functools.partial(optimizer_of, patient.recipe, patient.model, rates={})
     given = patient.optimizer
     assert given is not None
     if not isinstance(given, torch.optim.Optimizer) or isinstance(given, torch.optim.LBFGS):

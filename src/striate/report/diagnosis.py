@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from striate.doctor import page
 from striate.doctor.finding import CAUSES, Curve, Finding
 from striate.errors import CheckpointError
-from striate.report import charts
+from striate.report import charts, sections
 from striate.report.gather import Facts
 
 WIDTH, HEIGHT = 420, 176
@@ -21,6 +21,8 @@ _MOST_NAMES, _MOST_DOTS = 4, 40
 _SHORT, _LONG = 12, 17
 # Letters of a title that fit over a plot.
 _MOST_LETTERS = 54
+# Pictures of a finding: of each pair of classes, or of single images; and their side.
+_MOST_PICTURES, _PICTURE_PX = 8, 128
 _LOOKS = ("val", "train", "ema", "sample")
 
 
@@ -45,7 +47,8 @@ class Plot:
 
 @dataclass(frozen=True)
 class Shown:
-    """A finding for the page. causes: (words, weight in percent, because); remedies: (advice, flags); evidence: (what, value)."""
+    """A finding for the page. causes: (words, weight in percent, because); remedies: (advice, flags); evidence: (what, value);
+    pictures: (caption, [(data URI, key)])."""
 
     code: str
     severity: str
@@ -56,6 +59,7 @@ class Shown:
     evidence: list[tuple[str, str]]
     source: str
     plot: Plot | None
+    pictures: list[tuple[str, list[tuple[str, str]]]]
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def diagnosis(facts: Facts) -> Diagnosis:
     for plain in facts.findings:
         try:
             finding = Finding.from_json(plain, "findings.json")
-            shown.append(_shown(finding))
+            shown.append(_shown(finding, facts))
             codes.add(finding.rule or finding.code)
         except (CheckpointError, TypeError, ValueError):
             rows = plain.items() if isinstance(plain, dict) else [("finding", plain)]
@@ -84,7 +88,7 @@ def diagnosis(facts: Facts) -> Diagnosis:
     return Diagnosis(shown, in_order, foreign)
 
 
-def _shown(finding: Finding) -> Shown:
+def _shown(finding: Finding, facts: Facts) -> Shown:
     return Shown(
         finding.code,
         finding.severity,
@@ -95,7 +99,24 @@ def _shown(finding: Finding) -> Shown:
         [(name, page.value_in_words(value)) for name, value in finding.evidence.items()],
         finding.source,
         plot(finding.curve) if finding.curve is not None else None,
+        list(_pictures(finding, facts)),
     )
+
+
+def _pictures(finding: Finding, facts: Facts) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """The images that a finding names by their keys in the validation set: of each pair of classes, or one by one."""
+    split = facts.splits.get("val")
+    groups = finding.evidence.get("pictures")
+    if isinstance(groups, Mapping):
+        for caption, keys in groups.items():
+            found = [(sections.picture(facts, split, str(key), _PICTURE_PX), str(key)) for key in list(keys)[:_MOST_PICTURES]]
+            if seen := [(uri, key) for uri, key in found if uri]:
+                yield str(caption), seen
+    worst = finding.evidence.get("worst")
+    if isinstance(worst, Mapping):
+        for key, words in list(worst.items())[:_MOST_PICTURES]:
+            if uri := sections.picture(facts, split, str(key), _PICTURE_PX):
+                yield str(words), [(uri, str(key))]
 
 
 # ---------------------------------------------------------------- the plot

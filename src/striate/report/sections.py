@@ -324,7 +324,7 @@ def mosaic(facts: Facts) -> tuple[str, list[Picture]]:
         found = []
         for row in pictures.spread(split.index.labels, MOSAIC_IMAGES):
             key, label = split.index.keys[row], int(split.index.labels[row])
-            uri = _picture(facts, split, key, MOSAIC_PX)
+            uri = picture(facts, split, key, MOSAIC_PX)
             if uri:
                 found.append(Picture(uri, facts.title(label) if label >= 0 else "unlabelled", key))
         if found:
@@ -332,7 +332,8 @@ def mosaic(facts: Facts) -> tuple[str, list[Picture]]:
     return "", []
 
 
-def _picture(facts: Facts, split: Split | None, key: str, most_px: int) -> str | None:
+def picture(facts: Facts, split: Split | None, key: str, most_px: int) -> str | None:
+    """An image of a split as the network saw it, as a data URI; None where it cannot be read here."""
     if split is None or facts.view is None or (content := facts.content(split, key)) is None:
         return None
     shrink_px = int(number(_group(facts, "data").get("shrink_px")) or 0)
@@ -519,7 +520,7 @@ def mistakes(facts: Facts, said: Predictions | None) -> list[ShownMistake]:
     """The surest mistakes of the main evaluation, as the network saw them."""
     split = facts.splits.get(facts.main.split) if facts.main else None
     found = ranking.surest_mistakes(said, MISTAKE_IMAGES) if said is not None else []
-    return [ShownMistake(_picture(facts, split, one.key, MISTAKE_PX), one) for one in found]
+    return [ShownMistake(picture(facts, split, one.key, MISTAKE_PX), one) for one in found]
 
 
 # ---------------------------------------------------------------- bad files

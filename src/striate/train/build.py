@@ -219,20 +219,7 @@ def _put_together(
         raise UserError(
             "optim.batch_size: batch normalisation needs 2 images or more per micro-batch and process; raise --batch-size."
         )
-    optimizer = optim.build(
-        model,
-        o.name,
-        lr=o.lr,
-        momentum=o.momentum,
-        nesterov=o.nesterov,
-        betas=o.betas,
-        eps=o.eps,
-        rms_decay=o.rms_decay,
-        trust=o.trust,
-        weight_decay=o.weight_decay,
-        decay_all=o.decay_all,
-        rates=rates,
-    )
+    optimizer = optimizer_of(recipe, model, o.lr, rates)
     augmentation = augmentation_of(recipe, view)
     is_batched = recipe.augment.execution == "batched"
     class_weights = _class_weights(recipe, splits, len(classes.ids))
@@ -298,6 +285,25 @@ def _put_together(
         per_epoch,
         notes,
         None,
+    )
+
+
+def optimizer_of(recipe: Recipe, model: torch.nn.Module, lr: float, rates: dict[str, float]) -> torch.optim.Optimizer:
+    """The optimiser that the recipe names, at a learning rate. rates: factor of each parameter's rate, see `layers.rates`."""
+    o = recipe.optim
+    return optim.build(
+        model,
+        o.name,
+        lr=lr,
+        momentum=o.momentum,
+        nesterov=o.nesterov,
+        betas=o.betas,
+        eps=o.eps,
+        rms_decay=o.rms_decay,
+        trust=o.trust,
+        weight_decay=o.weight_decay,
+        decay_all=o.decay_all,
+        rates=rates,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from striate.doctor.finding import NotJudged
 from striate.doctor.rules import class_order
 from tests.doctor.rules import data_makers as made
 
@@ -67,22 +68,27 @@ def test_healthy(signal):
 
 def test_silent_on_missing_facts():
     train, val = _splits(RENAMED["any"][0])
-    assert class_order.check(made.ours(train)) is None
-    assert class_order.check(made.ours(train, val.select(np.arange(20)))) is None
+    with pytest.raises(NotJudged, match="no validation images"):
+        class_order.check(made.ours(train))
+    with pytest.raises(NotJudged, match="too few"):
+        class_order.check(made.ours(train, val.select(np.arange(20))))
 
 
 def test_shuffled_labels_are_another_rules_affair():
     train, val = _splits()
     shuffle = np.random.default_rng(0).permutation
-    assert class_order.check(made.ours(made.relabelled(train, shuffle(train.labels)), val)) is None
-    assert class_order.check(made.ours(train, made.relabelled(val, shuffle(val.labels)))) is None
+    with pytest.raises(NotJudged):
+        class_order.check(made.ours(made.relabelled(train, shuffle(train.labels)), val))
+    with pytest.raises(NotJudged):
+        class_order.check(made.ours(train, made.relabelled(val, shuffle(val.labels))))
 
 
 def test_hard_images_are_silent():
     labels, val_labels = made.labels(4, 100), made.labels(4, 40, seed=1)
     train = made.index(made.pictures(labels, signal=0.0), labels)
     val = made.index(made.pictures(val_labels, signal=0.0, seed=1), (val_labels + 1) % 4, "val")
-    assert class_order.check(made.ours(train, val)) is None
+    with pytest.raises(NotJudged, match="looks do not"):
+        class_order.check(made.ours(train, val))
 
 
 def test_the_built_in_set():

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from striate.doctor.finding import NotJudged
 from striate.doctor.rules import confusable_classes
 from tests.doctor.rules import data_makers as made
 
@@ -45,7 +46,7 @@ def test_several_pairs_of_many_classes():
     assert found.evidence["top-1 if each pair were one class"] > found.evidence["top-1"]
 
 
-@pytest.mark.parametrize("honest", [0.0, 0.3, 0.7])
+@pytest.mark.parametrize("honest", [0.0, 0.3, 0.45])
 @pytest.mark.parametrize("classes", [3, 20, 200])
 def test_even_mistakes_are_silent(classes, honest):
     for seed in range(3):
@@ -63,10 +64,15 @@ def test_permuted_and_untrained_are_others_affair():
     labels = np.repeat(np.arange(10), 50)
     said = labels.copy()
     said[labels == 2], said[labels == 5] = 5, 2
-    assert confusable_classes.check(made.of_scores(5.0 * np.eye(10)[said], labels), None) is None
     draw = np.random.default_rng(0)
-    assert confusable_classes.check(made.of_scores(draw.normal(size=(500, 10)), labels), None) is None
-    assert confusable_classes.check(made.of_scores(draw.normal(size=(5, 2)), np.array([0, 1, 0, 1, 0])), None) is None
+    for scores, given in (
+        (5.0 * np.eye(10)[said], labels),
+        (draw.normal(size=(500, 10)), labels),
+        (draw.normal(size=(5, 2)), np.array([0, 1, 0, 1, 0])),
+        (draw.normal(size=(5, 3)), np.array([0, 1, 0, 1, 0])),
+    ):
+        with pytest.raises(NotJudged):
+            confusable_classes.check(made.of_scores(scores, given), None)
 
 
 @pytest.mark.parametrize(("count", "mean"), [(3, 1.0), (10, 2.5), (40, 12.0)])

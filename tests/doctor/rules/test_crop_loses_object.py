@@ -8,6 +8,7 @@ import pytest
 
 from striate import recipe as recipes
 from striate.data.augment.draw import Drawn
+from striate.doctor.finding import NotJudged
 from striate.doctor.rules import crop_loses_object
 from tests.doctor.rules import data_makers as made
 
@@ -56,10 +57,13 @@ def test_usual_crops(changes):
 def test_missing_facts():
     labels = made.labels(4, 10)
     pixels = made.pictures(labels)
-    assert crop_loses_object.check(made.ours(made.index(pixels, labels))) is None
-    assert crop_loses_object.check(made.stranger(made.loader(pixels, labels))) is None
+    with pytest.raises(NotJudged, match="no boxes"):
+        crop_loses_object.check(made.ours(made.index(pixels, labels)))
+    with pytest.raises(NotJudged, match="no boxes"):
+        crop_loses_object.check(made.stranger(made.loader(pixels, labels)))
     few = made.index(pixels[:8], labels[:8], boxes=made.boxes(8, SMALL))
-    assert crop_loses_object.check(made.ours(few, **{"augment.scale": (0.02, 0.1)})) is None
+    with pytest.raises(NotJudged):
+        crop_loses_object.check(made.ours(few, **{"augment.scale": (0.02, 0.1)}))
 
 
 def test_what_a_crop_sees_by_hand():

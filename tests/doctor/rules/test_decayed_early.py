@@ -53,10 +53,5 @@ def test_nothing_left_to_learn_is_well(makers):
     assert decayed_early.check(history) is None
 
 
-def test_silent_on_healthy_trainings(healthy):
-    found = decayed_early.check(healthy)
-    assert found is None or found.severity == "note", found.sentence
-
-
-def test_silent_where_too_little_is_told(bare):
-    assert decayed_early.check(bare) is None
+def test_silent_on_healthy_trainings(makers, healthy):
+    assert makers.asked(decayed_early, healthy) is None

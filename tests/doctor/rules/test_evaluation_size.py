@@ -35,10 +35,6 @@ def test_a_best_that_stands_out_is_surely_best(makers):
     assert evaluation_size.check(makers.training(makers.falling(2.4, 0.5), val=val)) is None
 
 
-def test_silent_on_healthy_trainings(healthy):
-    found = evaluation_size.check(healthy)
+def test_silent_on_healthy_trainings(makers, healthy):
+    found = makers.asked(evaluation_size, healthy)
     assert found is None or found.severity == "note", found.sentence
-
-
-def test_silent_where_too_little_is_told(bare):
-    assert evaluation_size.check(bare) is None

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import striate
+from striate.doctor.finding import NotJudged
 from striate.doctor.rules import image_size
 from tests.doctor.rules import data_makers as made
 
@@ -84,9 +85,30 @@ def test_the_network_is_left_as_it_was():
     assert all(torch.equal(before[name], value) for name, value in patient.model.state_dict().items())
 
 
+def test_a_network_that_always_trains_is_left_as_it_was():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm, self.head = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 12)
+
+        def forward(self, x):
+            x = self.conv(x)
+            x = nn.functional.batch_norm(x, self.norm.running_mean, self.norm.running_var, training=True)
+            return self.head(nn.functional.dropout(x.mean(dim=(2, 3)), 0.5, training=True))
+
+    model = Odd()
+    patient = dataclasses.replace(_patient("resnet20", 32), model=model)
+    patient.images = torch.randn(2, 3, 32, 32)
+    before, generator = model.norm.running_mean.clone(), torch.random.get_rng_state()
+    image_size.check(patient)
+    assert torch.equal(before, model.norm.running_mean)
+    assert torch.equal(generator, torch.random.get_rng_state())
+
+
 def test_a_network_that_refuses_the_images_is_others_affair():
     images = torch.zeros(2, 3, 4, 4)
     patient = made.stranger(
         lambda: iter([(images, torch.zeros(2).long())]), model=nn.Sequential(nn.Conv2d(3, 4, 7), nn.Flatten())
     )
-    assert image_size.check(patient) is None
+    with pytest.raises(NotJudged):
+        image_size.check(patient)

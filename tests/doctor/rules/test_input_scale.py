@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from striate import recipe as recipes
+from striate.doctor.finding import NotJudged
 from striate.doctor.rules import input_scale
 from tests.doctor.rules import data_makers as made
 
@@ -103,5 +104,13 @@ def test_what_the_recipe_says_is_expected():
 
 
 def test_empty_or_constant_images_are_others_affair():
-    assert input_scale.check(_patient(torch.zeros_like)) is None
-    assert input_scale.check(_patient(lambda x: x * float("nan"))) is None
+    for change in (torch.zeros_like, lambda x: x * float("nan"), lambda x: x[:, 0]):
+        with pytest.raises(NotJudged):
+            input_scale.check(_patient(change))
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16, torch.int64])
+def test_any_type(kind):
+    patient = _patient(lambda x: 255 * x)
+    patient.images = patient.images.to(kind)
+    assert input_scale.check(patient).cause == "pixel-range"

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from striate.doctor.finding import NotJudged
 from striate.doctor.rules import label_noise
 from tests.doctor.rules import data_makers as made
 
@@ -24,9 +25,13 @@ def test_the_share_is_estimated(classes, wrong, temperature):
 
 @pytest.mark.parametrize("temperature", [1.0, 0.3, 3.0])
 @pytest.mark.parametrize("sharpness", [1.5, 3.0, 10.0], ids=["bad", "middling", "good"])
-@pytest.mark.parametrize("classes", [3, 10, 200])
+@pytest.mark.parametrize("classes", [4, 10, 200])
 def test_right_labels_are_silent_whatever_the_network(classes, sharpness, temperature):
-    assert label_noise.check(made.predictions(2000, classes, sharpness, 0.0, temperature), None) is None
+    try:
+        assert label_noise.check(made.predictions(2000, classes, sharpness, 0.0, temperature), None) is None
+    except NotJudged as outcome:
+        assert str(outcome) == "the network knows too little"
+        assert sharpness < 3 or classes == 4
 
 
 def test_most_of_the_listed_images_have_wrong_labels():
@@ -42,17 +47,24 @@ def test_most_of_the_listed_images_have_wrong_labels():
 def test_networks_that_know_too_little_are_silent():
     draw = np.random.default_rng(0)
     scores = draw.normal(size=(1000, 10)) * 20
-    assert label_noise.check(made.of_scores(scores, draw.integers(0, 10, 1000)), None) is None
+    with pytest.raises(NotJudged):
+        label_noise.check(made.of_scores(scores, draw.integers(0, 10, 1000)), None)
     constant = np.zeros((1000, 10))
     constant[:, 3] = 20
-    assert label_noise.check(made.of_scores(constant, draw.integers(0, 10, 1000)), None) is None
+    with pytest.raises(NotJudged):
+        label_noise.check(made.of_scores(constant, draw.integers(0, 10, 1000)), None)
 
 
 def test_missing_facts():
     noisy = made.predictions(2000, 10, wrong=0.2)
-    assert label_noise.check(noisy.select(np.arange(100)), None) is None
-    assert label_noise.check(dataclasses.replace(noisy, protocol="train-sample split, 2000 images"), None) is None
-    assert label_noise.check(dataclasses.replace(noisy, labels=np.full(2000, -1)), None) is None
+    for lacking in (
+        noisy.select(np.arange(100)),
+        dataclasses.replace(noisy, protocol="train-sample split, 2000 images"),
+        dataclasses.replace(noisy, labels=np.full(2000, -1)),
+        made.predictions(2000, 3),
+    ):
+        with pytest.raises(NotJudged):
+            label_noise.check(lacking, None)
 
 
 def test_confusable_classes_are_not_noise():

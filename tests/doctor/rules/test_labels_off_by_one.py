@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from striate.doctor.finding import NotJudged
 from striate.doctor.rules import labels_off_by_one
 from tests.doctor.rules import data_makers as made
 
@@ -38,7 +39,6 @@ def test_labels_from_one_with_an_output_to_spare_are_a_note():
     ("labels", "outputs"),
     [
         (made.labels(10, 8), 10),
-        (made.labels(9, 2) + 1, 10),  # too few to miss class 0
         (made.labels(10, 8), 1000),
         (np.where(made.labels(10, 8) == 3, -100, made.labels(10, 8)), 10),
         (made.labels(2, 30), 2),
@@ -46,6 +46,11 @@ def test_labels_from_one_with_an_output_to_spare_are_a_note():
 )
 def test_healthy(labels, outputs):
     assert _check(labels, outputs) is None
+
+
+def test_too_few_to_miss_class_0():
+    with pytest.raises(NotJudged, match="too few labels"):
+        _check(made.labels(9, 2) + 1, 10)
 
 
 def test_an_index_may_hold_images_without_a_label():

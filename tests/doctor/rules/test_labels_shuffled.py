@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from striate.doctor.finding import NotJudged
 from striate.doctor.rules import labels_shuffled
 from tests.doctor.rules import data_makers as made
 
@@ -90,10 +91,12 @@ def test_right_and_noisy_labels_are_silent(wrong, signal):
 
 def test_few_images_are_silent_even_when_shuffled():
     labels = made.labels(4, 25)
-    assert labels_shuffled.check(made.ours(made.index(made.pictures(labels), _shuffled(labels)))) is None
+    with pytest.raises(NotJudged, match="too few labelled images"):
+        labels_shuffled.check(made.ours(made.index(made.pictures(labels), _shuffled(labels))))
     labels = made.labels(6, 50)  # 300 images without a proof
     keys = _strangers_keys(300)
-    assert labels_shuffled.check(made.ours(made.index(made.pictures(labels), _shuffled(labels), keys=keys))) is None
+    with pytest.raises(NotJudged):
+        labels_shuffled.check(made.ours(made.index(made.pictures(labels), _shuffled(labels), keys=keys)))
 
 
 def test_hard_images_are_at_most_a_warning_that_says_so():
@@ -113,7 +116,8 @@ def test_names_that_say_nothing_are_no_proof():
 
 
 def test_missing_facts():
-    assert labels_shuffled.check(made.stranger(made.loader(made.pictures(made.labels(2, 8)), made.labels(2, 8)))) is None
+    with pytest.raises(NotJudged):
+        labels_shuffled.check(made.stranger(made.loader(made.pictures(made.labels(2, 8)), made.labels(2, 8))))
 
 
 def test_the_built_in_set():

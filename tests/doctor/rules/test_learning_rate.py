@@ -55,7 +55,7 @@ def test_nothing_to_judge_by():
     with pytest.raises(NotJudged, match="no optimiser"):
         learning_rate.check(makers.patient(makers.small()))
     model = makers.small()
-    hurried = makers.patient(model, optimizer=makers.sgd(model), seconds=0.01)
+    hurried = makers.patient(model, optimizer=makers.sgd(model, 300.0), seconds=0.01)
     with pytest.raises(NotJudged, match="no time"):
         learning_rate.check(hurried)
 

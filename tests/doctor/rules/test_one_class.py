@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from striate.doctor.finding import NotJudged
 from striate.doctor.rules import one_class
 from tests.doctor.rules import data_makers as made
 
@@ -34,10 +35,15 @@ def test_a_loader_that_is_sorted_by_class():
     assert "one class at a time" in found.sentence
 
 
-@pytest.mark.parametrize("labels", [made.labels(2, 40), made.labels(10, 8), np.tile([0] * 19 + [1], 8), np.zeros(6, int)])
+@pytest.mark.parametrize("labels", [made.labels(2, 40), made.labels(10, 8), np.tile([0] * 19 + [1], 8)])
 def test_healthy(labels):
     assert one_class.check(_stranger(labels)) is None
     assert one_class.check(made.ours(made.index(made.pictures(labels), labels))) is None or len(set(labels)) == 1
+
+
+def test_few_labels_may_be_equal_by_chance():
+    with pytest.raises(NotJudged, match="too few labels"):
+        one_class.check(_stranger(np.zeros(6, int)))
 
 
 def test_an_index_sorted_by_class_is_shuffled_by_striate():

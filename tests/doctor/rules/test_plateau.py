@@ -61,10 +61,6 @@ def test_a_table(makers):
     assert plateau.check(history).code == "plateau"
 
 
-def test_silent_on_healthy_trainings(healthy):
-    found = plateau.check(healthy)
+def test_silent_on_healthy_trainings(makers, healthy):
+    found = makers.asked(plateau, healthy)
     assert found is None or found.severity == "note", found.sentence
-
-
-def test_silent_where_too_little_is_told(bare):
-    assert plateau.check(bare) is None

@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from striate.doctor.finding import NotJudged
 from striate.doctor.rules import plateau_at_chance
 
 
@@ -80,13 +81,34 @@ def test_an_accuracy_above_guessing_is_a_slow_start(makers):
 
 def test_a_warm_up_is_waited_for(makers):
     history = flat(makers, steps=100, every=5, steps_per_epoch=20, changes={"optim.warmup_epochs": 4.5})
-    assert plateau_at_chance.check(history) is None
+    with pytest.raises(NotJudged, match="too few records"):
+        plateau_at_chance.check(history)
 
 
-def test_silent_on_healthy_trainings(healthy):
-    found = plateau_at_chance.check(healthy)
-    assert found is None or found.severity == "note", found.sentence
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [(11.05, "1.6 ln 1000 = 11.05"), (6.908, "ln 1000 = 6.908"), (5.298, "ln 200 = 5.298"), (6.888, "1.3 ln 200")],
+)
+@pytest.mark.parametrize("accuracy", [0.0, None])
+def test_an_accuracy_of_nothing_is_that_of_many_classes(makers, loss, words, accuracy):
+    top1 = (lambda t: accuracy) if accuracy is not None else (lambda t: 0.005 if "200" in words else 0.001)
+    found = plateau_at_chance.check(makers.table_of(loss=lambda t: loss, top1=top1, epochs=6, classes=None))
+    assert found.severity == "error"
+    assert words in found.sentence or (accuracy == 0 and "ln 1000" in found.sentence)
 
 
-def test_silent_where_too_little_is_told(bare):
-    assert plateau_at_chance.check(bare) is None
+@pytest.mark.parametrize("split", ["top1", "val_top1"])
+def test_accuracies_alone(makers, split):
+    found = plateau_at_chance.check(makers.table_of(**{split: lambda t: 0.1}))
+    assert found.sentence.startswith("The accuracy stays at 10.00%: guessing among 10 classes")
+    assert found.to_json()
+    assert plateau_at_chance.check(makers.table_of(**{split: lambda t: 0.1 + 0.3 * t})) is None
+    assert plateau_at_chance.check(makers.table_of(**{split: lambda t: 0.02})) is None, "never right is no guess"
+    with pytest.raises(NotJudged):
+        plateau_at_chance.check(makers.table_of(**{split: lambda t: 0.1}, classes=None))
+    with pytest.raises(NotJudged):
+        plateau_at_chance.check(makers.table_of(**{split: lambda t: 0.1}, epochs=3))
+
+
+def test_silent_on_healthy_trainings(makers, healthy):
+    assert makers.asked(plateau_at_chance, healthy) is None

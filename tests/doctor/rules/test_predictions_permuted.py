@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from striate.doctor.finding import NotJudged
 from striate.doctor.rules import predictions_permuted
 from tests.doctor.rules import data_makers as made
 
@@ -37,5 +38,7 @@ def test_healthy_and_weak_networks(sharpness):
 
 def test_missing_facts():
     right = made.predictions(50, 12)
-    assert predictions_permuted.check(right.select(np.arange(0)), None) is None
-    assert predictions_permuted.check(made.of_scores(right.scores, np.full(50, -1)), None) is None
+    with pytest.raises(NotJudged):
+        predictions_permuted.check(right.select(np.arange(0)), None)
+    with pytest.raises(NotJudged):
+        predictions_permuted.check(made.of_scores(right.scores, np.full(50, -1)), None)

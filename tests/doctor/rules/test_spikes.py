@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
+
 from striate.doctor.rules import spikes
 
 
@@ -42,10 +46,11 @@ def test_the_fall_at_the_start_is_no_jump(makers):
     assert spikes.check(makers.training(makers.falling(40.0, 1.0, 60))) is None
 
 
-def test_silent_on_healthy_trainings(healthy):
-    found = spikes.check(healthy)
-    assert found is None or found.severity == "note", found.sentence
+@pytest.mark.parametrize("pace", [-0.3, -0.2, -0.05, 0.1])
+def test_a_smooth_curve_has_no_jump(makers, pace):
+    history = makers.table_of(loss=lambda t: 2.3 * math.exp(pace * 30 * t) + 0.2, epochs=30)
+    assert spikes.check(history) is None
 
 
-def test_silent_where_too_little_is_told(bare):
-    assert spikes.check(bare) is None
+def test_silent_on_healthy_trainings(makers, healthy):
+    assert makers.asked(spikes, healthy) is None

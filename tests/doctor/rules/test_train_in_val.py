@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from striate.doctor.finding import NotJudged
 from striate.doctor.rules import train_in_val
 from tests.doctor.rules import data_makers as made
 
@@ -47,8 +48,12 @@ def test_one_copy_is_a_note():
 def test_healthy_and_missing_facts():
     assert train_in_val.check(_patient()) is None
     labels = made.labels(5, 20)
-    assert train_in_val.check(made.ours(made.index(made.pictures(labels), labels))) is None
-    assert train_in_val.check(made.stranger(made.loader(made.pictures(labels), labels))) is None
+    for patient in (
+        made.ours(made.index(made.pictures(labels), labels)),
+        made.stranger(made.loader(made.pictures(labels), labels)),
+    ):
+        with pytest.raises(NotJudged, match="no validation images"):
+            train_in_val.check(patient)
 
 
 def test_a_stranger_who_scores_on_the_training_set():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from striate.classes import Classes
+from striate.doctor.finding import NotJudged
 from striate.doctor.rules import unequal_classes
 from tests.doctor.rules import data_makers as made
 
@@ -60,6 +61,8 @@ def test_a_loader_is_judged_only_by_enough_labels_in_random_order():
         return unequal_classes.check(made.stranger(made.loader(made.pictures(labels, side=16), labels)))
 
     assert check(_labels([60, 4])) is not None
-    assert check(_labels([14, 2])) is None  # too few
-    assert check(np.repeat([0, 1], [100, 4])) is None  # sorted: only a part of the data was seen
     assert check(_labels([50, 50])) is None
+    # Too few; and sorted, so that only a part of the data was seen.
+    for labels in (_labels([14, 2]), np.repeat([0, 1], [100, 4])):
+        with pytest.raises(NotJudged, match="too few labels"):
+            check(labels)

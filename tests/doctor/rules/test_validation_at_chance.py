@@ -46,10 +46,5 @@ def test_a_validation_above_guessing_is_well(makers):
     assert validation_at_chance.check(guessing(makers, 0.3, val=makers.Scores(lambda t: 2.2, lambda t: 0.16))) is None
 
 
-def test_silent_on_healthy_trainings(healthy):
-    found = validation_at_chance.check(healthy)
-    assert found is None or found.severity == "note", found.sentence
-
-
-def test_silent_where_too_little_is_told(bare):
-    assert validation_at_chance.check(bare) is None
+def test_silent_on_healthy_trainings(makers, healthy):
+    assert makers.asked(validation_at_chance, healthy) is None

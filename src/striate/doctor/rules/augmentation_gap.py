@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from striate.doctor.finding import Cause, Finding, Remedy
+from striate.doctor.finding import Cause, Finding, NotJudged, Remedy
 from striate.doctor.history import History, fall, level
 from striate.doctor.rules.plateau import decay_is_ahead
 from striate.doctor.rules.plateau_at_chance import strong_settings
@@ -21,6 +21,8 @@ SOURCE = "Touvron et al. 2019, section 3; Cubuk et al. 2020, section 4"
 _POINTS, _MIXED_POINTS = 0.25, 0.45
 # Evaluations that validation is looked at over, and the points that it gains in them at most.
 _EVALUATIONS, _GAIN = 4, 0.01
+# Records of training accuracy that it takes.
+_LEAST_ROWS = 5
 # Above this, validation is well off whatever the gap.
 _WELL = 0.8
 
@@ -29,13 +31,20 @@ def check(history: History) -> Finding | None:
     """A finding when training runs far below the same images scored, and validation has stopped getting better."""
     sample, val = history.scores("train-sample"), history.scores("val")
     running = history.steps["top1"][np.isfinite(history.steps["top1"])]
-    if sample is None or val is None or len(val) < _EVALUATIONS or len(running) < 5:
-        return None
-    training = float(running[-max(5, len(running) // 10) :].mean())
-    scored, best = level(sample["top1"][-2:]), float(np.nanmax(val["top1"]))
+    if sample is None:
+        raise NotJudged("no scored training images")
+    known = val["top1"][np.isfinite(val["top1"])] if val is not None else np.zeros(0)
+    if not len(known):
+        raise NotJudged("no validation scores")
+    if len(known) < _EVALUATIONS:
+        raise NotJudged("too few evaluations")
+    if len(running) < _LEAST_ROWS:
+        raise NotJudged("too few records" if len(running) else "no training accuracies")
+    training = float(running[-max(_LEAST_ROWS, len(running) // 10) :].mean())
+    scored, best = level(sample["top1"][-2:]), float(known.max())
     if scored - training < (_MIXED_POINTS if history.is_mixed else _POINTS) or best > _WELL:
         return None
-    recent = val["top1"][-_EVALUATIONS:]
+    recent = known[-_EVALUATIONS:]
     gained, error = fall(-recent)
     if gained > _GAIN + error or float(recent[-1]) >= best:
         return None

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from striate.doctor.finding import Cause, Finding, Remedy
+from striate.doctor.finding import Cause, Finding, NotJudged, Remedy
 from striate.doctor.history import History, level
 
 SOURCE = "Ioffe and Szegedy 2015, section 3.1; Wu and Johnson 2021, section 3"
@@ -58,6 +58,8 @@ class Gap:
 
 def check(history: History) -> Finding | None:
     """A finding when training images score far worse than they train, and batch norm is the likeliest reason."""
+    if history.has_batch_norm is False:
+        raise NotJudged("no batch normalisation")
     gap = scoring_gap(history)
     if gap is None or not is_batch_norm_likely(history, gap):
         return None
@@ -82,12 +84,23 @@ def check(history: History) -> Finding | None:
 
 
 def scoring_gap(history: History) -> Gap | None:
-    """The gap where training images score far worse than they train, in the last evaluation and the one before; else None."""
+    """The gap where training images score far worse than they train, in the last evaluation and the one before; else None.
+
+    Raises NotJudged where too little is told.
+    """
     sample = history.scores("train-sample")
-    if sample is None or sample["step"][-1] < _SETTLED_STEPS or _is_average_behind(history):
-        return None
+    if sample is None:
+        raise NotJudged("no scored training images")
+    if sample["step"][-1] < _SETTLED_STEPS:
+        raise NotJudged("too few steps")
+    if len(sample) < 2:
+        raise NotJudged("too few evaluations")
+    if _is_average_behind(history):
+        raise NotJudged("averaged weights lag")
     gaps = [_gap(history, sample["step"][row], sample["loss"][row], sample["top1"][row]) for row in range(len(sample))][-2:]
-    if len(sample) < 2 or not all(_is_wide(*gap) for gap in gaps):
+    if not all(math.isfinite(loss) for gap in gaps for loss in gap[:2]):
+        raise NotJudged("no training losses")
+    if not all(_is_wide(*gap) for gap in gaps):
         return None
     scored_loss, training_loss, scored_top1, training_top1 = gaps[-1]
     return Gap(scored_loss, training_loss, scored_top1, training_top1, float(np.nanmax(sample["loss"])), len(sample))
@@ -128,8 +141,7 @@ def images_at_once(history: History) -> float:
     if history.batch_size is None:
         return math.inf
     parts = history.recipe.optim.accumulate if history.recipe is not None else 1
-    processes = history.start.get("processes") or 1
-    return history.batch_size / parts / float(processes)
+    return history.batch_size / parts / history.processes
 
 
 def is_batch_norm_likely(history: History, gap: Gap) -> bool:

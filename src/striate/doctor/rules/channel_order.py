@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from striate.doctor import thumbnails
-from striate.doctor.finding import Cause, Finding, Remedy
+from striate.doctor.finding import Cause, Finding, NotJudged, Remedy
 from striate.doctor.patient import Patient
 from striate.view import IMAGENET_MEAN, IMAGENET_STD
 
@@ -44,9 +44,13 @@ _MOST_IMAGES = 32
 def check(patient: Patient) -> Finding | None:
     """The finding, or None where the order is right as far as one can see."""
     images = patient.images[:_MOST_IMAGES].detach().float().cpu()
-    if images.dim() != 4:
-        return None
-    return _by_shape(images) or _by_neighbours(images) or _by_colours(patient)
+    if images.dim() != 4 or images.numel() == 0:
+        raise NotJudged("no images of shape [B, C, H, W]")
+    hindrance = _hindrance(images)
+    found = _by_shape(images) or (_by_neighbours(images) if hindrance is None else None) or _by_colours(patient)
+    if found is None and hindrance is not None:
+        raise NotJudged(hindrance)
+    return found
 
 
 # ---------------------------------------------------------------- height, width, channels
@@ -67,13 +71,22 @@ def _by_shape(images: torch.Tensor) -> Finding | None:
     )
 
 
+def _hindrance(images: torch.Tensor) -> str | None:
+    """Why neighbouring pixels cannot be compared; None where they can."""
+    if images.shape[1] not in (1, 3):
+        return "neither one nor three channels"
+    if min(images.shape[2:]) < 12:
+        return "images too small"
+    if not bool(torch.isfinite(images).all()):
+        return "no finite images"
+    return "images without content" if math.isnan(_resemblance(images, 3, 3) + _resemblance(images, 1, 2)) else None
+
+
 def _by_neighbours(images: torch.Tensor) -> Finding | None:
-    if images.shape[1] != 3 or min(images.shape[2:]) < 12 or not bool(torch.isfinite(images).all()):
+    if images.shape[1] != 3:
         return None
     across = [_resemblance(images, lag, 3) for lag in (1, 3)]
     down = _resemblance(images, 1, 2)
-    if any(math.isnan(value) for value in (*across, down)):
-        return None
     phases = _phases(images)
     evidence = {"resemblance of neighbours": across[0], "of every third": across[1], "along columns": down, "phases": phases}
     if across[1] - across[0] > PERIOD_3 or phases > PHASES:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from striate import machine
 from striate.doctor import neighbours
-from striate.doctor.finding import Cause, Curve, Finding, Remedy
+from striate.doctor.finding import Cause, Curve, Finding, NotJudged, Remedy
 from striate.doctor.neighbours import Known, Labels
 from striate.doctor.patient import Patient
 
@@ -40,11 +40,15 @@ AS_GOOD = 0.85
 def check(patient: Patient) -> Finding | None:
     """The finding, or None where both sets number their classes alike, or nobody can tell."""
     train, scored = neighbours.of(patient, "train"), neighbours.of(patient, "scored")
-    if train is None or scored is None or train.agreement.above < SURE:
-        return None
+    if patient.val_index is None and patient.scored is None:
+        raise NotJudged("no validation images")
+    if train is None or scored is None:
+        raise NotJudged("too few labelled images")
+    if train.agreement.above < SURE:
+        raise NotJudged("looks do not tell the classes")
     is_shared_M = np.isin(scored.thumbnails.labels_N, train.numbers_K)
     if is_shared_M.sum() < max(LEAST_IMAGES, 2 * train.classes):
-        return None
+        raise NotJudged("too few labelled images")
     labels_M = np.searchsorted(train.numbers_K, scored.thumbnails.labels_N[is_shared_M]).astype(np.int64)
     scores_MK = train.probe.said(train.labels_N, train.classes, scored.probe.features_ND[is_shared_M])
     said_M = scores_MK.argmax(axis=1)
@@ -156,8 +160,10 @@ def _renamed(patient: Patient, train: Known, order: Labels, name: str, evidence:
 def _unlike(train: Known, scored: Known, now: float, evidence: dict[str, Any]) -> Finding | None:
     """Both sets fit their own labels and not each other's, and no renaming was found: other classes, or cut otherwise."""
     chance = train.agreement.chance
-    if scored.agreement.above < SURE or now - chance > FITS * (train.agreement.share - chance):
+    if now - chance > FITS * (train.agreement.share - chance):
         return None
+    if scored.agreement.above < SURE:
+        raise NotJudged("looks do not tell the classes")
     because = f"training and validation labels fit their own images, and {now:.1%} of the validation images those of the training"
     return Finding(
         "class-order",

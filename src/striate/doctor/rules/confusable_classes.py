@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from striate.data.index import Index
-from striate.doctor.finding import Cause, Curve, Finding, Remedy
+from striate.doctor.finding import Cause, Curve, Finding, NotJudged, Remedy
 from striate.evaluate import metrics
 from striate.predictions import UNLABELLED, Predictions
 
@@ -33,12 +33,16 @@ def check(predictions: Predictions, index: Index | None) -> Finding | None:
     """The finding, or None where no pair stands out."""
     scored = predictions.select(predictions.labels != UNLABELLED)
     count, classes = scored.scores.shape
-    if classes < 3 or count < LEAST_IMAGES * 2:
-        return None
+    if classes < 3:
+        raise NotJudged("fewer than three classes")
     table_KK = metrics.confusion(scored.scores, scored.labels)
+    if (table_KK.sum(axis=1) >= LEAST_IMAGES).sum() < 2:
+        raise NotJudged("too few labelled predictions")
     top1 = float(np.diagonal(table_KK).sum()) / count
-    if top1 < LEAST_TIMES / classes or metrics.better_permutation(table_KK) is not None:
-        return None
+    if top1 < LEAST_TIMES / classes:
+        raise NotJudged("the network knows too little")
+    if metrics.better_permutation(table_KK) is not None:
+        raise NotJudged("classes are permuted")
     pairs = _pairs(table_KK)
     if not pairs:
         return None
@@ -84,9 +88,10 @@ def _pairs(table_KK: NDArray[np.int64]) -> list[tuple[int, int, int, float, floa
     classes = len(table_KK)
     wrong_KK = table_KK - np.diag(np.diagonal(table_KK))
     images_K, errors_K, said_K = table_KK.sum(axis=1), wrong_KK.sum(axis=1), wrong_KK.sum(axis=0)
-    others_K = np.maximum(said_K.sum() - said_K, 1)
-    # Mistakes of i spread over the other classes as these are said wrongly; a pair's own mistakes raise its own expectation.
-    expected_KK = errors_K[:, None] * said_K[None, :] / others_K[:, None]
+    # Mistakes of i spread over the other classes as the others' images are taken for these, one more for each class, so that a
+    # class that nobody else is taken for still gets its part.
+    elsewhere_KK = (said_K[None, :] - wrong_KK + 1) * (1 - np.eye(classes))
+    expected_KK = errors_K[:, None] * elsewhere_KK / elsewhere_KK.sum(axis=1, keepdims=True)
     found = []
     tests = classes * (classes - 1) / 2
     for i, j in np.argwhere(np.triu(wrong_KK + wrong_KK.T, 1) >= LEAST_MISTAKES).tolist():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from striate.doctor.finding import Cause, Finding, Remedy
+from striate.doctor.finding import Cause, Finding, NotJudged, Remedy
 from striate.doctor.patient import Patient
 
 SOURCE = (
@@ -31,7 +31,7 @@ def check(patient: Patient) -> Finding | None:
     """The finding, or None where every image has content of its own."""
     images = patient.images.detach().float().flatten(1).cpu()
     if images.numel() == 0:
-        return None
+        raise NotJudged("no images")
     is_bad = ~torch.isfinite(images).all(dim=1)
     if bool(is_bad.any()):
         return _not_finite(images, is_bad)

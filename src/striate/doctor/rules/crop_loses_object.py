@@ -18,7 +18,7 @@ from striate.data.augment import draw
 from striate.data.augment.draw import Augmentation, Drawn
 from striate.data.decode import BadImage
 from striate.data.index import Index
-from striate.doctor.finding import Cause, Curve, Finding, Remedy
+from striate.doctor.finding import Cause, Curve, Finding, NotJudged, Remedy
 from striate.doctor.patient import Patient
 from striate.train.build import augmentation_of
 
@@ -36,11 +36,11 @@ def check(patient: Patient) -> Finding | None:
     """The finding, or None where there are no boxes, or where the crops keep the objects."""
     index, recipe, view = patient.train_index, patient.recipe, patient.view
     if index is None or recipe is None or view is None or index.boxes is None:
-        return None
+        raise NotJudged("no boxes")
     augmentation = augmentation_of(recipe, view)
     kept = kept_shares(index, augmentation)
     if len(kept) < LEAST_IMAGES * _EPOCHS:
-        return None
+        raise NotJudged("too few images with boxes")
     missed = float((kept < KEPT).mean())
     if missed < MANY:
         return None

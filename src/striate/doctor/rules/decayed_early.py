@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from striate.doctor.finding import Cause, Finding, Remedy
+from striate.doctor.finding import Cause, Finding, NotJudged, Remedy
 from striate.doctor.history import History, curve, level, slope
 from striate.doctor.rules.plateau import is_learnt
 
@@ -31,8 +31,12 @@ def check(history: History) -> Finding | None:
     """A finding when the pace of the loss broke down with the rate, and much was left to learn."""
     rows = np.isfinite(history.steps["lr"]) & np.isfinite(history.loss)
     lr, loss, step = history.steps["lr"][rows], history.loss[rows], history.steps["step"][rows]
-    if len(lr) < _LEAST_BEFORE + _LEAST_AFTER or lr.max() <= 0:
-        return None
+    if not np.isfinite(history.loss).any():
+        raise NotJudged("no training losses")
+    if not len(lr) or lr.max() <= 0:
+        raise NotJudged("no learning rates")
+    if len(lr) < _LEAST_BEFORE + _LEAST_AFTER:
+        raise NotJudged("too few records")
     fallen = np.flatnonzero(lr >= _FALLEN * lr.max())[-1] + 1
     if len(lr) - fallen < max(_LEAST_AFTER, _SINCE * len(lr)):
         return None
@@ -44,7 +48,9 @@ def check(history: History) -> Finding | None:
     after, _ = slope(step[fallen:], loss[fallen:])
     left = level(loss[-5:])
     was_falling = -pace * (step[late][-1] - step[late][0]) > _FELL * left and -pace > 2 * error
-    if not was_falling or -after > _PACE * -pace or is_learnt(history, left) or math.isnan(after):
+    if math.isnan(pace) or math.isnan(after):
+        raise NotJudged("too few records")
+    if not was_falling or -after > _PACE * -pace or is_learnt(history, left):
         return None
     first = int(step[fallen])
     return Finding(

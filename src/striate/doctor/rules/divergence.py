@@ -13,8 +13,8 @@ import math
 
 import numpy as np
 
-from striate.doctor.finding import Cause, Finding, Remedy
-from striate.doctor.history import History, Numbers, level, parts
+from striate.doctor.finding import Cause, Finding, NotJudged, Remedy
+from striate.doctor.history import History, Numbers, finite, level, parts
 from striate.doctor.rules.plateau_at_chance import first_update, of_size
 
 SOURCE = "LeCun et al. 1998, Efficient BackProp, section 5.1; Goodfellow, Bengio and Courville 2016, section 11.4.1"
@@ -29,27 +29,26 @@ _OF_THE_FIRST = 1.1
 
 def check(history: History) -> Finding | None:
     """A finding when the last fifth of the loss is half as high again as before, or than the loss of guessing."""
-    for line, (place, loss) in _lines(history).items():
-        if len(loss) < (_LEAST_EPOCHS if history.is_by_epoch else _LEAST_ROWS):
-            continue
-        fifths = parts(loss, 5)
-        lowest, now, first = min(fifths[:-1]), fifths[-1], float(loss[0])
-        above_itself = now > _FACTOR * lowest and fifths[-2] > 1.15 * lowest and _is_high(history, now)
-        is_guessed = history.chance is not None and now > _FACTOR * history.chance and now > _OF_THE_FIRST * first
-        if above_itself or is_guessed:
-            return _finding(history, line, place, loss, lowest, now)
-    return None
+    line, place, loss = _line(history)
+    if len(loss) < (_LEAST_EPOCHS if history.is_by_epoch else _LEAST_ROWS):
+        raise NotJudged("too few records")
+    fifths = [value for value in parts(loss, 5) if math.isfinite(value)]
+    lowest, now, first = min(fifths[:-1]), fifths[-1], float(loss[0])
+    above_itself = now > _FACTOR * lowest and fifths[-2] > 1.15 * lowest and _is_high(history, now)
+    is_guessed = history.chance is not None and now > _FACTOR * history.chance and now > _OF_THE_FIRST * first
+    return _finding(history, line, place, loss, lowest, now) if above_itself or is_guessed else None
 
 
-def _lines(history: History) -> dict[str, tuple[Numbers, Numbers]]:
+def _line(history: History) -> tuple[str, Numbers, Numbers]:
     """The training loss, main head; only where there is none, the validation loss, which overfitting raises as well."""
-    has_it = np.isfinite(history.loss)
-    if has_it.any():
-        return {"training": (history.steps["step"][has_it], history.loss[has_it])}
+    step, loss = finite(history.steps["step"], history.loss)
+    if len(loss):
+        return "training", step, loss
     scores = history.scores("val")
-    if scores is None:
-        return {}
-    return {"validation": (scores["step"], scores["loss"])}
+    step, loss = finite(scores["step"], scores["loss"]) if scores is not None else (step, loss)
+    if not len(loss):
+        raise NotJudged("no losses")
+    return "validation", step, loss
 
 
 def _is_high(history: History, loss: float) -> bool:

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from striate.doctor.finding import Cause, Finding, Remedy
+from striate.doctor.finding import Cause, Finding, NotJudged, Remedy
 from striate.doctor.history import History, curve, level
 from striate.doctor.rules.plateau_at_chance import decay_of_a_step, first_update, of_size
 
@@ -28,6 +28,8 @@ _UNLEARNT = 0.7
 def check(history: History) -> Finding | None:
     """A finding when a layer dies; a note where the network learns all the same."""
     shares = {name: share for name, share in history.dead_share.items() if np.isfinite(share).sum() >= _LEAST_ROWS}
+    if not shares:
+        raise NotJudged("too few records" if history.dead_share else "no statistics of layers")
     dying = {}
     for name, share in shares.items():
         known = share[np.isfinite(share)]

@@ -13,8 +13,8 @@ import math
 
 import numpy as np
 
-from striate.doctor.finding import Cause, Finding, Remedy
-from striate.doctor.history import Columns, History, curve
+from striate.doctor.finding import Cause, Finding, NotJudged, Remedy
+from striate.doctor.history import Columns, History, curve, finite
 
 SOURCE = "Polyak and Juditsky 1992; TensorFlow's ExponentialMovingAverage"
 
@@ -31,15 +31,19 @@ _GUESSED_IMAGES = 1000
 def check(history: History) -> Finding | None:
     """A finding when averaged weights are well below raw ones in the last evaluations; before half of the training a note."""
     average, raw = history.scores("val", "EMA"), history.scores("val", "raw")
-    if average is None or raw is None:
-        return None
-    steps = np.intersect1d(average["step"], raw["step"])
+    if average is None:
+        raise NotJudged("no averaged weights")
+    if raw is None:
+        raise NotJudged("no validation scores")
+    steps = np.intersect1d(finite(average["step"], average["top1"])[0], finite(raw["step"], raw["top1"])[0])
     behind = np.array([_at(raw, step) - _at(average, step) for step in steps])
     bounds = np.array([_bound(_at(raw, step), _used(raw, step)) for step in steps])
-    if not len(steps) or not behind[-1] > bounds[-1]:
+    is_at_end = history.is_done and history.end is not None
+    if len(steps) < (1 if is_at_end else _IN_A_ROW):
+        raise NotJudged("too few evaluations")
+    if not behind[-1] > bounds[-1]:
         return None
     streak = int(np.argmax(np.append((behind <= bounds)[::-1], True)))
-    is_at_end = history.is_done and history.end is not None
     if streak < _IN_A_ROW and not is_at_end:
         return None
     total = history.total_steps or history.last_step

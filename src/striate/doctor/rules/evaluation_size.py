@@ -13,8 +13,8 @@ import math
 
 import numpy as np
 
-from striate.doctor.finding import Cause, Finding, Remedy, Severity
-from striate.doctor.history import History
+from striate.doctor.finding import Cause, Finding, NotJudged, Remedy, Severity
+from striate.doctor.history import History, level
 from striate.doctor.rules.plateau_at_chance import is_validation_guessed
 
 SOURCE = "Wilson 1927; Cawley and Talbot 2010, section 4"
@@ -27,12 +27,17 @@ _LEAST_EVALUATIONS = 2
 def check(history: History) -> Finding | None:
     """A note when the best evaluation cannot be told from others; a warning when the recipe decides by it."""
     scores = history.scores("val")
-    if scores is None or len(scores) < _LEAST_EVALUATIONS or not math.isfinite(scores["used"][-1]):
-        return None
-    top1 = scores["top1"]
-    if not np.isfinite(top1).all() or is_validation_guessed(history):
-        return None
-    images = int(scores["used"][-1])
+    top1 = scores["top1"][np.isfinite(scores["top1"])] if scores is not None else np.zeros(0)
+    if scores is None or not len(top1):
+        raise NotJudged("no validation scores")
+    if len(top1) < _LEAST_EVALUATIONS:
+        raise NotJudged("too few evaluations")
+    used = level(scores["used"][-1:])
+    if not math.isfinite(used):
+        raise NotJudged("number of validation images unknown")
+    if is_validation_guessed(history):
+        raise NotJudged("validation is at chance")
+    images = int(used)
     best = int(np.argmax(top1))
     half = _half_interval(float(top1[best]), images)
     if half < _NOTE:

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from striate.doctor.finding import Cause, Curve, Finding, Remedy
+from striate.doctor.finding import Cause, Curve, Finding, NotJudged, Remedy
 from striate.doctor.history import History, level
 from striate.doctor.rules.plateau_at_chance import first_update, flow, is_starved, of_size
 
@@ -30,7 +30,10 @@ _LEFT = 0.5
 
 def check(history: History) -> Finding | None:
     """A finding when the gradients of the first layers are lost, or the whole gradient bursts or vanishes; else None."""
-    if np.isfinite(history.steps["gradient_norm"]).sum() < _LEAST_ROWS or not _is_left(history):
+    told = int(np.isfinite(history.steps["gradient_norm"]).sum())
+    if told < _LEAST_ROWS:
+        raise NotJudged("too few records" if told else "no statistics of layers")
+    if not _is_left(history):
         return None
     now, at_first = flow(history, slice(-_NOW, None)), flow(history, slice(0, 2))
     norm = history.steps["gradient_norm"]

@@ -20,7 +20,8 @@ from torch import nn
 from striate import machine
 from striate.data import decode
 from striate.data.decode import BadImage
-from striate.doctor.finding import Cause, Curve, Finding, Remedy
+from striate.doctor import passes
+from striate.doctor.finding import Cause, Curve, Finding, NotJudged, Remedy
 from striate.doctor.patient import Patient
 from striate.taps import Tap, taps
 
@@ -50,8 +51,8 @@ class Used:
 def check(patient: Patient) -> Finding | None:
     """The finding, or None where the network can use every pixel and every weight."""
     images = patient.images
-    if images.dim() != 4:
-        return None
+    if images.dim() != 4 or images.numel() == 0:
+        raise NotJudged("no images of shape [B, C, H, W]")
     found = _channels(patient, images)
     if found is not None:
         return found
@@ -59,7 +60,10 @@ def check(patient: Patient) -> Finding | None:
     convolutions = _convolutions(patient.model, images[:1])
     if convolutions:
         found = _too_small(patient, side, convolutions)
-    return found or _enlarged(patient, side)
+    found = found or _enlarged(patient, side)
+    if found is None and not convolutions:
+        raise NotJudged("no convolution that runs")
+    return found
 
 
 def _channels(patient: Patient, images: torch.Tensor) -> Finding | None:
@@ -155,16 +159,13 @@ def _convolutions(model: nn.Module, images: torch.Tensor) -> list[Used]:
         return note
 
     names = [name for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d)]
-    modes = [(layer, layer.training) for layer in model.modules()]
-    model.eval()  # nothing is remembered of the pass, and one image will do
-    try:
-        with torch.no_grad(), taps(model, {name: watch(name) for name in names}):
+    # In evaluation mode one image will do; some parts change their statistics in it all the same.
+    with passes.preserved(model), torch.no_grad(), taps(model, {name: watch(name) for name in names}):
+        model.eval()
+        try:
             model(images)
-    except (RuntimeError, ValueError):  # a network that refuses these images says so itself, in the rules that run it
-        return []
-    finally:
-        for layer, mode in modes:
-            layer.training = mode
+        except (RuntimeError, ValueError):  # a network that refuses these images says so itself, in the rules that run it
+            return []
     return list(found.values())
 
 

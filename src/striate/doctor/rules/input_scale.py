@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from striate.doctor.finding import Cause, Finding, Remedy, Severity
+from striate.doctor.finding import Cause, Finding, NotJudged, Remedy, Severity
 from striate.doctor.patient import Patient
 
 SOURCE = "LeCun, Bottou, Orr and Müller 1998 (Efficient BackProp), section 4.3: inputs with mean near 0 and like deviations"
@@ -40,13 +40,17 @@ _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 def check(patient: Patient) -> Finding | None:
     """The finding, or None where the pixels have a usual scale, or the one that the view says."""
     images = patient.images[:_MOST_IMAGES].detach().float().cpu()
+    if images.dim() != 4:
+        raise NotJudged("no images of shape [B, C, H, W]")
     images = images[torch.isfinite(images).flatten(1).all(dim=1)]
-    if images.numel() == 0 or images.dim() != 4:
-        return None
+    if images.numel() == 0:
+        raise NotJudged("no finite images")
     low, high = float(images.min()), float(images.max())
     mean = float(images.mean())
     deviation = float((images - images.mean(dim=(0, 2, 3), keepdim=True)).square().mean().sqrt())  # about each channel's mean
-    if high - low < 1e-12 or (_is_as_said(patient, low, high) and not _is_divided(patient)):
+    if high - low < 1e-12:
+        raise NotJudged("images without content")
+    if _is_as_said(patient, low, high) and not _is_divided(patient):
         return None
     divided_by = [_divisor(images[:, channel]) for channel in range(images.shape[1])]
     evidence: dict[str, Any] = {"least": low, "largest": high, "mean": mean, "deviation": deviation}

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from striate import machine
 from striate.data.index import Index
-from striate.doctor.finding import Cause, Curve, Finding, Remedy
+from striate.doctor.finding import Cause, Curve, Finding, NotJudged, Remedy
 from striate.evaluate import metrics
 from striate.predictions import UNLABELLED, Predictions
 
@@ -37,7 +37,7 @@ SURE_SHARE, NOTED_SHARE = 0.03, 0.015
 BETTER = 6.0
 # Below this accuracy, or this many times chance, a network knows too little to contradict a label.
 LEAST_TOP1, LEAST_TIMES = 0.2, 3.0
-LEAST_IMAGES, LEAST_CLASSES = 200, 3
+LEAST_IMAGES, LEAST_CLASSES = 200, 4
 _MOST_SCORES = 2_000_000  # that the fit looks at
 _SHOWN = 20
 # What is tried: temperatures from 1/20 to 20, and shares up to a half.
@@ -63,15 +63,21 @@ def check(predictions: Predictions, index: Index | None) -> Finding | None:
     """The finding, or None where the network's honest errors explain what it says, or where it knows too little."""
     scored = predictions.select(predictions.labels != UNLABELLED)
     count, classes = scored.scores.shape
-    if count < LEAST_IMAGES or classes < LEAST_CLASSES or predictions.protocol.startswith("train"):
-        return None
+    if predictions.protocol.startswith("train"):
+        raise NotJudged("predictions of training images")
+    if classes < LEAST_CLASSES:
+        raise NotJudged("fewer than four classes")
+    if count < LEAST_IMAGES:
+        raise NotJudged("too few labelled predictions")
     said_N = scored.scores.argmax(axis=1)
     top1 = float((said_N == scored.labels).mean())
     if top1 < max(LEAST_TOP1, LEAST_TIMES / classes):
-        return None
+        raise NotJudged("the network knows too little")
     fit = fitted(scored.scores, scored.labels)
-    if fit.low < NOTED_SHARE or fit.gained < BETTER or not 0.06 < fit.temperature < 19:
+    if fit.low < NOTED_SHARE or fit.gained < BETTER:
         return None
+    if not 0.06 < fit.temperature < 19:
+        raise NotJudged("no temperature fits the scores")
     odds_N, confident_N = _suspects(scored.scores, scored.labels, fit)
     worst = np.argsort(-odds_N, kind="stable")
     worst = worst[(said_N != scored.labels)[worst]][:_SHOWN]

@@ -16,7 +16,7 @@ import numpy as np
 
 from striate import machine
 from striate.data.index import Index
-from striate.doctor.finding import Cause, Finding, Remedy
+from striate.doctor.finding import Cause, Finding, NotJudged, Remedy
 from striate.doctor.patient import Patient
 from striate.doctor.rules.labels_shuffled import word_columns
 
@@ -45,6 +45,9 @@ def check(patient: Patient) -> Finding | None:
     """The finding, or None where names agree with labels, or say nothing of classes."""
     splits = {"train": patient.train_index, "val": patient.val_index}
     found = {name: named for name, index in splits.items() if index is not None and (named := _compared(index)) is not None}
+    if not found:
+        has_index = any(index is not None for index in splits.values())
+        raise NotJudged("file names say nothing of classes" if has_index else "no file names")
     images = sum(named.images for named in found.values())
     against = [one for named in found.values() for one in named.against]
     if len(against) < LEAST_IMAGES or len(against) < LEAST_SHARE * images:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from striate.doctor.finding import Cause, Finding, Remedy
+from striate.doctor.finding import Cause, Finding, NotJudged, Remedy
 from striate.doctor.patient import Patient
 
 SOURCE = "torch.nn.functional.cross_entropy (labels in 0..K-1, -100 is left out); MATLAB files and ILSVRC's devkit count from 1"
@@ -24,8 +24,10 @@ def check(patient: Patient) -> Finding | None:
     # An index marks images without a label by -1, and its classes are numbered by striate.
     labels = labels[labels >= 0] if patient.train_index is not None else labels[labels != _LEFT_OUT]
     outputs = patient.outputs
-    if outputs == 0 or not len(labels):
-        return None
+    if outputs == 0:
+        raise NotJudged("no outputs of shape [B, K]")
+    if not len(labels):
+        raise NotJudged("too few labels")
     least, largest = int(labels.min()), int(labels.max())
     evidence = {"least label": least, "largest label": largest, "outputs": outputs, "images": len(labels)}
     if least >= 1 and largest == outputs:
@@ -44,8 +46,10 @@ def check(patient: Patient) -> Finding | None:
         )
         return _finding("error", sentence, evidence, because, 0.9 if is_moved else 0.6, advice)
     seen = torch.unique(labels)
+    if least >= 1 and len(labels) < PER_CLASS * outputs:
+        raise NotJudged("too few labels")
     is_dense = len(seen) == largest and least == 1 and largest == outputs - 1
-    if is_dense and outputs > 2 and len(labels) >= PER_CLASS * outputs:
+    if is_dense and outputs > 2:
         because = f"of {len(labels):,} labels none is 0, and all of 1 to {largest} occur"
         sentence = f"No image has the label 0, and all of 1 to {largest} occur: labels may count from 1, with an output to spare."
         return _finding("note", sentence, evidence, because, 0.5, "If class 0 is no background, subtract 1 and drop an output.")

@@ -14,6 +14,7 @@ much, but it is no proof: a task may be hard for the eye. Proofs are looked for 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections import Counter
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from striate.doctor import neighbours, thumbnails
-from striate.doctor.finding import Cause, Curve, Finding, Remedy, Severity
+from striate.doctor.finding import Cause, Curve, Finding, NotJudged, Remedy, Severity
 from striate.doctor.neighbours import Agreement, Known, Labels
 from striate.doctor.patient import Patient
 from striate.doctor.thumbnails import Split
@@ -47,15 +48,26 @@ _NAMES: dict[Split, str] = {"train": "training", "scored": "validation"}
 def check(patient: Patient) -> Finding | None:
     """The finding for the training labels, else for those of the validation set, or None where they fit or nobody can tell."""
     train, scored = neighbours.of(patient, "train"), neighbours.of(patient, "scored")
-    return _judged(patient, "train", train, scored) or _judged(patient, "scored", scored, train)
+    try:
+        found = _judged(patient, "train", train, scored)
+    except NotJudged:  # validation labels may tell all the same
+        with contextlib.suppress(NotJudged):
+            if (found := _judged(patient, "scored", scored, train)) is not None:
+                return found
+        raise
+    with contextlib.suppress(NotJudged):
+        found = found or _judged(patient, "scored", scored, train)
+    return found
 
 
 def _judged(patient: Patient, split: Split, known: Known | None, other: Known | None) -> Finding | None:
-    if known is None or len(known.thumbnails) < LEAST or known.agreement.above >= CHANCE:
+    if known is None or len(known.thumbnails) < LEAST:
+        raise NotJudged("too few labelled images")
+    if known.agreement.above >= CHANCE:
         return None
     found = known.agreement
-    if found.share >= 0.5 * (1 + found.chance):  # nearly all of one class: chance cannot be told from right
-        return None
+    if found.share >= 0.5 * (1 + found.chance):
+        raise NotJudged("nearly all images of one class")  # chance cannot be told from right
     proofs = [
         *_by_names(known),
         *_by_moves(patient, split, known),
@@ -64,7 +76,7 @@ def _judged(patient: Patient, split: Split, known: Known | None, other: Known | 
         *_by_other(split, other),
     ]
     if not proofs and len(known.thumbnails) < LEAST_ALONE:
-        return None
+        raise NotJudged("too few labelled images")
     severity: Severity = "error" if proofs else "warning"
     evidence: dict[str, Any] = {
         "split": _NAMES[split],

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from striate.doctor.finding import Cause, Finding, Remedy
+from striate.doctor.finding import Cause, Finding, NotJudged, Remedy
 from striate.doctor.history import History, parts
 
 SOURCE = "PyTorch documentation, FAQ: out of memory (don't accumulate history across your training loop)"
@@ -31,7 +31,7 @@ def check(history: History) -> Finding | None:
         rows &= step > resumed
     memory, step = memory[rows], step[rows]
     if len(memory) < _LEAST_ROWS:
-        return None
+        raise NotJudged("too few records" if np.isfinite(history.steps["memory_bytes"]).any() else "no speed and memory")
     levels = [float(memory[0]), *parts(memory, 8)[1::2], float(memory[-1])]
     grown = levels[-1] - levels[0]
     pieces = np.diff([levels[0], *(float(memory[int(share * (len(memory) - 1))]) for share in (0.25, 0.5, 0.75, 1.0))])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from striate.doctor.finding import Cause, Finding, Remedy
+from striate.doctor.finding import Cause, Finding, NotJudged, Remedy
 from striate.doctor.history import History, curve, fall, jitter, level
 
 SOURCE = "Robbins and Monro 1951; He et al. 2016, section 3.4 and figure 4"
@@ -32,15 +32,23 @@ def check(history: History) -> Finding | None:
     rows = np.isfinite(history.steps["lr"]) & np.isfinite(history.loss) & (history.steps["step"] > history.warmup_steps)
     lr, loss, step = history.steps["lr"][rows], history.loss[rows], history.steps["step"][rows]
     epochs = level(history.steps["epoch"][-1:])
-    if len(lr) < _LEAST_ROWS or not epochs >= _LEAST_EPOCHS - 1 or lr.min() < _SAME * lr.max():
+    if not np.isfinite(history.loss).any():
+        raise NotJudged("no training losses")
+    if not np.isfinite(history.steps["lr"]).any():
+        raise NotJudged("no learning rates")
+    if len(lr) < _LEAST_ROWS:
+        raise NotJudged("too few records")
+    if lr.min() < _SAME * lr.max():
         return None
+    if not epochs >= _LEAST_EPOCHS - 1:
+        raise NotJudged("too few epochs")
     half = loss[len(loss) // 2 :]
     down, error = fall(half)
     noise, height = jitter(half), level(half)
     stands = down < max(_PROGRESS * height, noise) and down < 5 * max(error, 1e-12) + _PROGRESS * height
     is_left = height > _LEFT * (history.chance or 1.0)
     gain = _validation_gain(history)
-    if not stands or not is_left or gain is None or gain > _GAIN:
+    if not stands or not is_left or gain > _GAIN:
         return None
     is_falling_later = history.recipe is not None and history.recipe.optim.schedule in ("step", "plateau") and not history.is_done
     return Finding(
@@ -71,15 +79,15 @@ def check(history: History) -> Finding | None:
     )
 
 
-def _validation_gain(history: History) -> float | None:
+def _validation_gain(history: History) -> float:
     """By how much the best validation accuracy of the last half exceeds that of the first; of losses, as a share."""
     scores = history.scores("val", "raw")
     if scores is None:
-        return None
+        raise NotJudged("no validation scores")
     top1 = scores["top1"][np.isfinite(scores["top1"])]
     if len(top1) >= _LEAST_EVALUATIONS:
         return float(top1[len(top1) // 2 :].max() - top1[: len(top1) // 2].max())
     loss = scores["loss"][np.isfinite(scores["loss"])]
     if len(loss) < _LEAST_EVALUATIONS:
-        return None
+        raise NotJudged("too few evaluations")
     return float(1 - loss[len(loss) // 2 :].min() / loss[: len(loss) // 2].min())

@@ -13,7 +13,7 @@ from collections import Counter
 
 import numpy as np
 
-from striate.doctor.finding import Cause, Finding, Remedy, Severity
+from striate.doctor.finding import Cause, Finding, NotJudged, Remedy, Severity
 from striate.doctor.history import History, Skip, level
 
 SOURCE = "Micikevicius et al. 2018, section 3.2; Goodfellow, Bengio and Courville 2016, section 11.4.1"
@@ -31,6 +31,9 @@ def check(history: History) -> Finding | None:
     """A finding when steps had to be skipped (beyond the search for a loss scale), or a table says NaN."""
     skips = _beyond_search(history)
     if not skips and not history.broken:
+        losses = [history.loss, *(scores["loss"] for scores in history.evaluations.values())]
+        if not any(np.isfinite(loss).any() for loss in losses):
+            raise NotJudged("no losses")
         return None
     is_over = not skips or skips[-1].step >= history.last_step - 1 or len(skips) > 0.1 * max(1, history.last_step)
     severity: Severity = "error" if is_over or len(skips) >= 3 else "warning"

@@ -31,7 +31,7 @@ def check(patient: Patient) -> Finding | None:
         raise NotJudged("all images of the batch have one label")
     chance = math.log(found.classes)
     last = found.losses[-1]
-    fell = found.losses[0] - min(found.losses)
+    fell = min(found.losses[0], chance) - min(found.losses)  # from a bad start down to chance is no learning
     if fell > MOVING * chance:
         return None
     causes = _causes(patient)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from striate.doctor.finding import Cause, Finding, Remedy
+from striate.doctor.finding import Cause, Finding, NotJudged, Remedy
 from striate.doctor.patient import Patient
 
 SOURCE = "torch.utils.data.DataLoader (shuffle is off by default); torchvision's ImageFolder lists files class by class"
@@ -24,7 +24,7 @@ def check(patient: Patient) -> Finding | None:
     labels = patient.seen_labels
     labels = labels[labels >= 0]
     if len(labels) < LEAST_IMAGES:
-        return None
+        raise NotJudged("too few labels")
     present = torch.unique(labels)
     whose = "training images" if patient.train_index is not None else f"first {len(labels):,} training images"
     evidence = {"images": len(labels), "labels": len(present), "labels in the first batch": len(torch.unique(batch))}

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from striate.doctor.finding import Cause, Finding, Remedy
+from striate.doctor.finding import Cause, Finding, NotJudged, Remedy
 from striate.doctor.history import History, Numbers, finite, level
 
 SOURCE = "Skagerström, Price and Lindqvist 2018, figure 4; Prechelt 1998, section 2 (generalisation loss)"
@@ -46,8 +46,13 @@ class _Apart:
 def check(history: History) -> Finding | None:
     """A finding when validation turned while training went on; a note where only the loss did."""
     scores = history.scores("val")
-    if scores is None or len(finite(scores["loss"])[0]) < _LEAST_EVALUATIONS:
-        return None
+    told = len(finite(scores["loss"])[0]) if scores is not None else 0
+    if scores is None or not told:
+        raise NotJudged("no validation losses" if scores is not None else "no validation scores")
+    if told < _LEAST_EVALUATIONS:
+        raise NotJudged("too few evaluations")
+    if math.isnan(_training_loss(history, float(scores["step"][-1]))):
+        raise NotJudged("no training losses")
     apart = _apart(history, scores["step"], scores["epoch"], scores["loss"])
     if apart is None:
         return None

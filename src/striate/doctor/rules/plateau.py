@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from striate.doctor.finding import Cause, Finding, Remedy
+from striate.doctor.finding import Cause, Finding, NotJudged, Remedy
 from striate.doctor.history import History, fall, jitter, level
 from striate.doctor.rules.plateau_at_chance import at_chance, is_validation_guessed
 
@@ -72,30 +72,47 @@ def check(history: History) -> Finding | None:
 
 
 def stall(history: History) -> Stall | None:
-    """Where the training loss stands still at a high rate, above what counts as learnt; None where it moves or is at ln K."""
+    """Where the training loss stands still at a high rate, above what counts as learnt; None where it moves or is at ln K.
+
+    Raises NotJudged where too little is told.
+    """
     rows = history.is_near_peak(_HIGH) & np.isfinite(history.loss)
+    if not np.isfinite(history.loss).any():
+        raise NotJudged("no training losses")
     if rows.sum() < (_LEAST_EPOCHS if history.is_by_epoch else _LEAST_ROWS):
-        return None
+        raise NotJudged("too few records")
     loss, step = history.loss[rows], history.steps["step"][rows]
     half = slice(len(loss) // 2, None)
     if not history.is_by_epoch and step[-1] - step[half][0] < _LEAST_STEPS / 2:
-        return None
+        raise NotJudged("too few steps")
     height = level(loss[half])
     down, error = fall(loss[half])
     is_flat = abs(down) < _FLAT * height and abs(down) + 2 * error < _SURELY * height
-    if not is_flat or is_learnt(history, height) or level(history.loss[-3:]) < (1 - _LATER) * height:
+    if not is_flat:
+        return None
+    if is_learnt(history, height) or level(history.loss[-3:]) < (1 - _LATER) * height:
         return None
     if at_chance(history) is not None or (history.chance is not None and height > 1.1 * history.chance):
         return None
     return Stall(height, down, error, int(step[half][0]), int(step[-1]), jitter(loss[half]))
 
 
+def is_stalled(history: History) -> bool:
+    """Whether the loss stands still, as far as can be told."""
+    try:
+        return stall(history) is not None
+    except NotJudged:
+        return False
+
+
 def is_learnt(history: History, loss: float) -> bool:
-    """Whether a training loss, or the accuracy that goes with it, leaves little to be learnt. Unknown counts as learnt."""
+    """Whether a training loss, or the accuracy that goes with it, leaves little to be learnt. Raises NotJudged if unknown."""
     accuracy = level(history.steps["top1"][-10:])
     if history.chance is not None:
         return loss < _LEARNT_LOSS * history.chance or accuracy > _LEARNT_TOP1
-    return not accuracy <= _LEARNT_TOP1
+    if math.isnan(accuracy):
+        raise NotJudged("number of classes unknown")
+    return accuracy > _LEARNT_TOP1
 
 
 def decay_is_ahead(history: History) -> bool:
@@ -103,7 +120,7 @@ def decay_is_ahead(history: History) -> bool:
     if history.recipe is None or history.is_done or history.recipe.optim.schedule == "constant":
         return False
     lr = history.steps["lr"]
-    return bool(len(lr)) and bool(level(lr[-1:]) > 0.5 * np.nanmax(lr))
+    return bool(np.isfinite(lr).any()) and bool(level(lr[-1:]) > 0.5 * np.nanmax(lr))
 
 
 def _height(history: History, stalled: Stall) -> str:

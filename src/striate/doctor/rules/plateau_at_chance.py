@@ -1,6 +1,7 @@
 """The loss stays where an answer that knows nothing has it.
 
-Looks at: the loss of the main head (else the whole loss), accuracies, norms by layer group, dead units.
+Looks at: the loss of the main head (else the whole loss; where none is told, accuracies alone), accuracies, norms by layer
+group, dead units.
 Why: a network that gives all classes the same probability has a loss of ln K, with auxiliary heads ln K times the sum of their
 weights, and an accuracy of 1/K. Both numbers are known beforehand, so this plateau is told from all others by its height.
 The curve alone does not say why; the norms do, as far as they go.
@@ -16,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from striate.doctor.finding import Cause, Finding, Remedy, Severity
-from striate.doctor.history import History, Numbers, fall, level
+from striate.doctor.finding import Cause, Finding, NotJudged, Remedy, Severity
+from striate.doctor.history import History, Numbers, curve, fall, finite, level
 from striate.recipe import Recipe
 
 SOURCE = "cross-entropy of the uniform distribution is ln K; Szegedy et al. 2015, section 5 (weights of the heads)"
@@ -25,8 +26,8 @@ SOURCE = "cross-entropy of the uniform distribution is ln K; Szegedy et al. 2015
 # Rows of steps below which nothing is said, and steps: a network needs some to leave ln K.
 _LEAST_ROWS = 8
 _LEAST_STEPS = 50
-# Epochs of a table: in two whole ones any network that learns has left ln K.
-_LEAST_EPOCHS = 2
+# Epochs of a table: in two whole ones any network that learns has left ln K. By accuracies alone it takes more.
+_LEAST_EPOCHS, _LEAST_EPOCHS_ALONE = 2, 4
 # How far from ln K the loss may be, as a share of it: a little above, where the logits are not yet small or the batches noisy.
 _BELOW, _ABOVE = 0.015, 0.03
 # From here on it is no slow start any more: steps after the warm-up and epochs.
@@ -41,6 +42,9 @@ _DEVIATIONS = 3.0
 _BY_HEART = 0.5
 # Images behind an accuracy of which nobody says how many there were.
 _GUESSED_IMAGES = 2000
+# Numbers of classes that are usual; where accuracies are so low that two decimals of them show little, those of 200 and more.
+_USUAL_CLASSES, _MANY_CLASSES = (10, 100, 200, 1000), (200, 365, 1000, 21841)
+_NEARLY_NONE = 0.0075
 # Sums of weights of heads that are common: one head, Inception v3 with 0.3 or 0.4, GoogLeNet with 0.3 twice.
 _HEAD_SUMS = (1.0, 1.3, 1.4, 1.6)
 # A function of nothing has exactly ln K in the mean of an epoch; one that only fits badly differs by more than this share.
@@ -56,7 +60,10 @@ _DECAY = 2e-3
 
 @dataclass(frozen=True)
 class Chance:
-    """A loss at ln K: how many classes, by what factor of ln K, and the rows of steps over which it was looked at."""
+    """A loss at ln K: how many classes, by what factor of ln K, and the rows of steps over which it was looked at.
+
+    loss: NaN where accuracies alone are told.
+    """
 
     classes: int
     factor: float
@@ -78,7 +85,14 @@ class Chance:
 
 def check(history: History) -> Finding | None:
     """A finding when the last half of the loss is at ln K and no accuracy is above 1/K; an early one is a note."""
-    chance = at_chance(history)
+    has_loss = bool(np.isfinite(history.loss).any())
+    if not has_loss and history.classes is None:
+        raise NotJudged("no training losses")
+    if not (has_loss or len(_accuracy(history)[1])):
+        raise NotJudged("no losses or accuracies")
+    if not _has_enough(history, np.flatnonzero(np.isfinite(history.loss if has_loss else history.steps["step"]))):
+        raise NotJudged("too few records")
+    chance = at_chance(history) if has_loss else _by_accuracy(history)
     if chance is None:
         return None
     causes = _causes(history, chance)
@@ -88,13 +102,18 @@ def check(history: History) -> Finding | None:
         severity = "error"
     so_far = "" if is_long else f" so far (step {history.last_step:,})"
     accuracy = f", and so is the accuracy of {chance.accuracy:.2%}" if math.isfinite(chance.accuracy) else ""
+    sentence = f"The loss stays at {chance.loss:.4g}{so_far}: {chance.arithmetic} is what guessing has{accuracy}."
+    if not has_loss:
+        sentence = (
+            f"The accuracy stays at {chance.accuracy:.2%}{so_far}: guessing among {chance.classes} classes has "
+            f"{1 / chance.classes:.2%}."
+        )
     return Finding(
         code="plateau-at-chance",
         severity=severity,
-        sentence=f"The loss stays at {chance.loss:.4g}{so_far}: {chance.arithmetic} is what guessing has{accuracy}.",
+        sentence=sentence,
         evidence={
-            "loss": chance.loss,
-            "loss of guessing": chance.height,
+            **({"loss": chance.loss, "loss of guessing": chance.height} if has_loss else {}),
             "accuracy": chance.accuracy,
             "accuracy of guessing": 1 / chance.classes,
             "steps": history.last_step,
@@ -103,7 +122,7 @@ def check(history: History) -> Finding | None:
         causes=causes,
         remedies=_remedies(history, causes[0].name),
         source=SOURCE,
-        curve=history.loss_curve(),
+        curve=history.loss_curve() if has_loss else curve("Accuracy", "step", "top-1", {"accuracy": _accuracy(history)}),
     )
 
 
@@ -118,8 +137,9 @@ def at_chance(history: History) -> Chance | None:
     accuracies = [(accuracy, images) for accuracy, images in _accuracies(history, rows) if math.isfinite(accuracy)]
     height = level(loss[rows])
     least = _BY_HEART if is_validation_guessed(history) else 0.0
-    for classes in [history.classes] if history.classes else _guessed_classes(accuracies):
-        for factor in [1.0] if np.isfinite(history.steps["losses/main"]).any() else _HEAD_SUMS:
+    # One head first: 1.3 ln 200 is nearly ln 1000.
+    for factor in [1.0] if np.isfinite(history.steps["losses/main"]).any() else _HEAD_SUMS:
+        for classes in [history.classes] if history.classes else _guessed_classes(accuracies):
             chance = factor * math.log(classes) if classes > 1 else math.inf
             is_near = -_BELOW <= height / chance - 1 <= _ABOVE
             if is_near and not _is_falling(loss[rows], chance) and not any(_is_above(*one, classes, least) for one in accuracies):
@@ -129,6 +149,32 @@ def at_chance(history: History) -> Chance | None:
                 accuracy = next((accuracy for accuracy, _ in accuracies), math.nan)
                 return Chance(classes, round(shown, 4), seen if math.isfinite(seen) else height, accuracy, rows)
     return None
+
+
+def _by_accuracy(history: History) -> Chance | None:
+    """The same by accuracies alone, where no loss is told: each of the last half at 1/K, and no validation loss below ln K."""
+    _, accuracy = _accuracy(history)
+    scores = history.scores("val")
+    if history.classes is None or history.chance is None:
+        return None
+    if len(accuracy) < _LEAST_EPOCHS_ALONE:
+        raise NotJudged("too few records")
+    guessed, half = 1 / history.classes, accuracy[len(accuracy) // 2 :]
+    learnt = scores is not None and level(scores["loss"][-2:]) < (1 - _BELOW) * history.chance
+    is_above = any(_is_above(float(one), _GUESSED_IMAGES, history.classes) for one in half)
+    is_below = level(half) < guessed / 2 and guessed > _NEARLY_NONE  # an order of classes that is never right, not a guess
+    if learnt or is_above or is_below:
+        return None
+    return Chance(history.classes, 1.0, math.nan, level(half), slice(0, len(history.steps)))
+
+
+def _accuracy(history: History) -> tuple[Numbers, Numbers]:
+    """Steps and accuracies of the training, else of validation."""
+    step, top1 = finite(history.steps["step"], history.steps["top1"])
+    scores = history.scores("val")
+    if not len(top1) and scores is not None:
+        step, top1 = finite(scores["step"], scores["top1"])
+    return step, top1
 
 
 def _has_enough(history: History, told: NDArray[np.intp]) -> bool:
@@ -160,10 +206,13 @@ def _is_above(accuracy: float, images: int, classes: int, least: float = 0.0) ->
 def _guessed_classes(accuracies: list[tuple[float, int]]) -> list[int]:
     """How many classes there may be, where nobody says it: as the accuracy has it, else the usual numbers."""
     known = [accuracy for accuracy, _ in accuracies if 0 < accuracy <= 0.5]
-    usual = [10, 100, 200, 1000]
+    if not accuracies:
+        return list(_USUAL_CLASSES)
+    if max(accuracy for accuracy, _ in accuracies) < _NEARLY_NONE:
+        return [*_MANY_CLASSES, *(round(1 / accuracy) for accuracy in known[-1:])]
     if not known:
-        return usual if not accuracies else []
-    near = [classes for classes in usual if abs(known[-1] * classes - 1) < 0.25]
+        return []
+    near = [classes for classes in _USUAL_CLASSES if abs(known[-1] * classes - 1) < 0.25]
     return near or [round(1 / known[-1])]
 
 
@@ -308,7 +357,7 @@ def _of_the_rate(history: History, chance: Chance) -> list[Cause]:
         causes.append(Cause("learning-rate-high", 0.9, f"one of the first steps changed weights by {of_size(update)}"))
     elif growth >= 4:
         causes.append(Cause("learning-rate-high", 0.85, f"weights grew to {growth:.3g} times their size"))
-    elif loss.max() > 1.2 * max(float(loss[0]), chance.height):
+    elif len(loss) and loss.max() > 1.2 * max(float(loss[0]), chance.height):
         causes.append(Cause("learning-rate-high", 0.75, f"the loss first rose to {loss.max():.4g}"))
     typical = level(history.typical_update_ratio()[history.is_near_peak(0.5)])
     if typical < 1e-4:
@@ -328,7 +377,7 @@ def _of_the_network(history: History, chance: Chance) -> list[Cause]:
         because = (
             f"at the first steps, the first layers got {at_first:.0e} of the gradient that others got, relative to the weights"
         )
-    elif history.is_by_epoch and np.nanmax(deviations) < _EXACTLY:
+    elif history.is_by_epoch and np.isfinite(deviations).any() and np.nanmax(deviations) < _EXACTLY:
         because = "the loss is ln K to four digits, epoch after epoch: the output does not depend on the image"
     else:
         return causes

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from striate.doctor.finding import Cause, Finding, Remedy
+from striate.doctor.finding import Cause, Finding, NotJudged, Remedy
 from striate.doctor.history import History, level
-from striate.doctor.rules.plateau import stall
+from striate.doctor.rules.plateau import is_stalled
 from striate.doctor.rules.plateau_at_chance import at_chance, first_update, of_size
 
 SOURCE = "LeCun et al. 1998, Efficient BackProp, section 5.1; Smith 2017, section 3.3; Goyal et al. 2017, section 2.2"
@@ -31,15 +31,16 @@ _ADAM, _SGD_WITHOUT_NORM = 0.01, 0.1
 
 def check(history: History) -> Finding | None:
     """A finding when two signs of a rate that is too high come together, or one that cannot be mistaken."""
-    if np.isfinite(history.loss).sum() < _LEAST_ROWS:
-        return None
+    told = int(np.isfinite(history.loss).sum())
+    if told < _LEAST_ROWS:
+        raise NotJudged("too few records" if told else "no training losses")
     signs, evidence = _signs(history)
     if not signs:
         return None
     weight = min(0.95, sum(signs.values()))
     if weight < 0.6:
         return None
-    is_harmful = _is_unlearnt(history) or stall(history) is not None
+    is_harmful = _is_unlearnt(history) or is_stalled(history)
     lr = history.recipe.optim.lr if history.recipe is not None else level(history.steps["lr"])
     rate = f" ({lr:g})" if np.isfinite(lr) else ""
     return Finding(
@@ -49,7 +50,7 @@ def check(history: History) -> Finding | None:
         evidence=evidence,
         causes=(
             Cause("learning-rate-high", weight, "; ".join(signs)),
-            Cause("batch-too-small", 0.5 if (history.batch_size or 64) <= 8 else 0.1, f"for a batch of {history.batch_size}"),
+            *_of_the_batch(history.batch_size),
         ),
         remedies=(
             Remedy("Take a tenth of the learning rate.", history.scaled("optim.lr", 0.1)),
@@ -58,6 +59,10 @@ def check(history: History) -> Finding | None:
         source=SOURCE,
         curve=history.loss_curve(),
     )
+
+
+def _of_the_batch(size: int | None) -> list[Cause]:
+    return [] if size is None else [Cause("batch-too-small", 0.5 if size <= 8 else 0.1, f"for a batch of {size}")]
 
 
 def _signs(history: History) -> tuple[dict[str, float], dict[str, float]]:
@@ -83,7 +88,7 @@ def _signs(history: History) -> tuple[dict[str, float], dict[str, float]]:
         if after < (1 - _FELL) * before:
             evidence |= {"loss before the rate dropped": before, "loss after": after, "at step": step}
             signs[f"the loss fell from {before:.4g} to {after:.4g} as soon as the rate dropped (step {step:,.0f})"] = 0.25
-    if _is_high_for_its_kind(history) and (stall(history) is not None or at_chance(history) is not None):
+    if _is_high_for_its_kind(history) and (is_stalled(history) or at_chance(history) is not None):
         signs["it is high for this kind of optimiser and network, and the loss stands still"] = 0.6
     elif _is_high_for_its_kind(history):
         signs["it is high for this kind of optimiser and network"] = 0.3

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from striate.doctor.finding import Cause, Finding, Remedy
+from striate.doctor.finding import Cause, Finding, NotJudged, Remedy
 from striate.doctor.history import History, fall, level
 from striate.doctor.rules.plateau_at_chance import is_starved
 
@@ -20,8 +20,10 @@ SOURCE = "Karpathy, notes of CS231n, 'Neural networks part 3', loss function and
 
 # Updates over weights: below the first it is surely too low, below the second only with a loss that hardly fell.
 _SURE, _SMALL = 5e-5, 3e-4
-# Of the loss of guessing, what is left where it hardly fell.
-_LEFT = 0.8
+# Updates above it are those of a usual rate, whatever the loss looks like.
+_USUAL = 1e-3
+# Of the loss of guessing, what is left where it hardly fell; above the second it is not the rate that keeps it there.
+_LEFT, _FAR = 0.8, 1.5
 # The second half of the training fell by this share of what the first half did: a straight line has 1, a good rate 0.2 or less.
 _STRAIGHT = 0.6
 _LEAST_ROWS, _LEAST_EPOCHS, _LEAST_STEPS = 12, 5, 60
@@ -30,21 +32,27 @@ _LEAST_ROWS, _LEAST_EPOCHS, _LEAST_STEPS = 12, 5, 60
 def check(history: History) -> Finding | None:
     """A finding when updates are tiny and little is learnt, or the loss falls along a straight line and is still high."""
     loss = history.loss[np.isfinite(history.loss)]
-    if history.chance is None or len(loss) < (_LEAST_EPOCHS if history.is_by_epoch else _LEAST_ROWS):
-        return None
+    if not len(loss):
+        raise NotJudged("no training losses")
+    if len(loss) < (_LEAST_EPOCHS if history.is_by_epoch else _LEAST_ROWS):
+        raise NotJudged("too few records")
+    if history.chance is None:
+        raise NotJudged("number of classes unknown")
     left = level(loss[-5:] if len(loss) >= 10 else loss[-2:]) / history.chance
     update = level(history.typical_update_ratio()[history.is_near_peak(0.5)])
-    if left < _LEFT or left > 1.5 or is_starved(history):
+    if left < _LEFT or left > _FAR or is_starved(history):
         return None
     halves = [fall(half) for half in np.array_split(loss, 2)]
     (first, first_error), (second, second_error) = halves
     is_straight = (
         first > 3 * first_error and second > 3 * second_error and second > _STRAIGHT * first and not _has_fallen(history)
     )
+    if not _is_long(history) and (math.isnan(update) or history.last_step < _LEAST_STEPS):
+        raise NotJudged("too few steps")
     is_tiny = update < _SMALL and history.last_step >= _LEAST_STEPS
     if not is_tiny and not (is_straight and _is_long(history)):
         return None
-    if math.isfinite(update) and update > 1e-3:
+    if math.isfinite(update) and update > _USUAL:
         return None
     fell = max(float(loss[0]), history.chance) - level(loss[-5:])
     size = f"a step changes weights by {update:.0e} of their size" if is_tiny else "it falls along a straight line"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 
-from striate.doctor.finding import Cause, Finding, Remedy
+from striate.doctor.finding import Cause, Finding, NotJudged, Remedy
 from striate.doctor.history import History, level
 from striate.doctor.rules.plateau import Stall, stall
 from striate.doctor.rules.plateau_at_chance import decay_of_a_step, strong_settings
@@ -31,11 +31,13 @@ _VAL_AHEAD = 0.03
 
 def check(history: History) -> Finding | None:
     """A finding when the training loss stalls high, and the recipe, the L2 term or the evaluation says that it is held down."""
-    stalled = stall(history)
+    stalled, unknown = _stalled(history)
     penalty = penalty_share(history)
     limit = _PENALTY_SHARE if history.losses else _LEAST_PENALTY_SHARE
     too_large = math.isfinite(penalty) and penalty > limit and _is_poor(history)
     if stalled is None and not too_large:
+        if unknown is not None:
+            raise unknown
         return None
     strong = strong_settings(history.recipe) if history.recipe is not None else {}
     held_back = _held_back(history)
@@ -67,6 +69,14 @@ def check(history: History) -> Finding | None:
         source=SOURCE,
         curve=history.loss_curve(),
     )
+
+
+def _stalled(history: History) -> tuple[Stall | None, NotJudged | None]:
+    """Where the loss stands still, or why that cannot be told: an L2 term that is too large is seen without it."""
+    try:
+        return stall(history), None
+    except NotJudged as unknown:
+        return None, unknown
 
 
 def penalty_share(history: History) -> float:

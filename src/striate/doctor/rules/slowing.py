@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from striate.doctor.finding import Cause, Finding, Remedy
+from striate.doctor.finding import Cause, Finding, NotJudged, Remedy
 from striate.doctor.history import History, fall, level, parts
 
 SOURCE = "Sen 1968 (the trend)"
@@ -34,7 +34,7 @@ def check(history: History) -> Finding | None:
         rows &= ~((history.steps["step"] > resumed) & (np.cumsum(history.steps["step"] > resumed) <= _SKIPPED))
     speed, step = history.steps["images_per_s"][rows], history.steps["step"][rows]
     if len(speed) < _LEAST_ROWS:
-        return None
+        raise NotJudged("too few records" if np.isfinite(history.steps["images_per_s"]).any() else "no speed and memory")
     fifths = parts(speed, 5)
     first, now = fifths[0], fifths[-1]
     falls = [later < 0.97 * earlier for earlier, later in pairwise(fifths)]
@@ -43,7 +43,9 @@ def check(history: History) -> Finding | None:
     lasted = float(elapsed[-1] - elapsed[0]) if np.isfinite(elapsed[[0, -1]]).all() else math.inf
     slower = _SLOWER if lasted >= _SOON_S else _SLOWER_SOON
     down, error = fall(speed)
-    if lasted < _LEAST_S or now > (1 - slower) * first or not is_steady or down < _DEVIATIONS * error:
+    if lasted < _LEAST_S:
+        raise NotJudged("less than two minutes")
+    if now > (1 - slower) * first or not is_steady or down < _DEVIATIONS * error:
         return None
     waited = parts(history.steps["wait_share"][rows], 5)
     is_loader = waited[-1] > waited[0] + 0.1

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from striate.doctor.finding import Cause, Finding, Remedy
+from striate.doctor.finding import Cause, Finding, NotJudged, Remedy
 from striate.doctor.history import History, Numbers, jitter, level
 
 SOURCE = "Goodfellow, Bengio and Courville 2016, section 8.2.4"
@@ -20,7 +20,7 @@ SOURCE = "Goodfellow, Bengio and Courville 2016, section 8.2.4"
 _LEAST_ROWS = 20
 # A jump: so many times the usual distance of a record from its neighbours, and by this share of them.
 _DEVIATIONS, _SHARE = 8.0, 0.4
-# Neighbours on either side whose median is the level.
+# Neighbours on either side. The level is the larger of their two medians, so that neither a fall nor a rise is a jump.
 _NEIGHBOURS = 5
 # So many jumps are a warning where they go on to the end; fewer are a note. More rows than this share are no jumps but noise.
 _MANY, _MOST_SHARE = 3, 0.15
@@ -33,7 +33,7 @@ def check(history: History) -> Finding | None:
     has_it = np.isfinite(history.loss)
     loss, step = history.loss[has_it], history.steps["step"][has_it]
     if len(loss) < _LEAST_ROWS:
-        return None
+        raise NotJudged("too few records" if len(loss) else "no training losses")
     jumps = _jumps(loss)
     if not jumps.any() or jumps.mean() > _MOST_SHARE:
         return None
@@ -68,10 +68,13 @@ def check(history: History) -> Finding | None:
 
 
 def _levels(loss: Numbers) -> Numbers:
-    """The median of each row's neighbours, itself left out."""
+    """Of each row the larger of the medians of its neighbours before and after; the first and the last have one side."""
     padded = np.pad(loss, _NEIGHBOURS, constant_values=np.nan)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * _NEIGHBOURS + 1)
-    return np.asarray(np.nanmedian(np.delete(windows, _NEIGHBOURS, axis=1), axis=1))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, _NEIGHBOURS)
+    before, after = np.full(len(loss), -np.inf), np.full(len(loss), -np.inf)
+    before[1:] = np.nanmedian(windows[1 : len(loss)], axis=1)
+    after[:-1] = np.nanmedian(windows[_NEIGHBOURS + 1 : -1], axis=1)
+    return np.asarray(np.maximum(before, after))
 
 
 def _jumps(loss: Numbers) -> NDArray[np.bool_]:
@@ -79,6 +82,7 @@ def _jumps(loss: Numbers) -> NDArray[np.bool_]:
     above = loss - levels
     jumps = (above > _DEVIATIONS * jitter(loss)) & (above > _SHARE * levels)
     jumps[: max(2, int(_START * len(loss)))] = False
+    jumps[-1] = False  # whether it comes back is not yet known
     return jumps
 
 

@@ -18,7 +18,7 @@ from striate import machine
 from striate.data.decode import BadImage
 from striate.data.index import Index
 from striate.doctor import thumbnails
-from striate.doctor.finding import Cause, Finding, Remedy
+from striate.doctor.finding import Cause, Finding, NotJudged, Remedy
 from striate.doctor.patient import Patient
 from striate.evaluate import metrics
 
@@ -48,6 +48,8 @@ def check(patient: Patient) -> Finding | None:
     near = len({one for one, _ in alike})
     # Only a part of the training images was compared, so most copies were missed.
     near_share = min(1.0, near / (compared * covered)) if compared else 0.0
+    if not looked and not compared:
+        raise NotJudged("no validation images" if val is None and patient.scored is None else "no images to compare")
     if not same and near < LEAST:
         return None
     shown = dict(pairs[:_SHOWN] or alike[:_SHOWN])

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import math
 
-from striate.doctor.finding import Cause, Finding, Remedy
+import numpy as np
+
+from striate.doctor.finding import Cause, Finding, NotJudged, Remedy
 from striate.doctor.history import History, level
 from striate.doctor.rules import regularisation
 from striate.doctor.rules.plateau import Stall, decay_is_ahead, stall
@@ -28,10 +30,16 @@ _LEAST_EVALUATIONS = 2
 
 def check(history: History) -> Finding | None:
     """A finding when the loss stalls and training images score as poorly as validation, with no strong regularisation set."""
-    stalled, scores = stall(history), history.scores("val")
-    if stalled is None or scores is None or len(scores) < _LEAST_EVALUATIONS:
+    scores = history.scores("val")
+    told = int(np.isfinite(scores["top1"]).sum()) if scores is not None else 0
+    if scores is None or told < _LEAST_EVALUATIONS:
+        raise NotJudged("too few evaluations" if told else "no validation scores")
+    stalled = stall(history)
+    if stalled is None:
         return None
     train, val = _training(history), level(scores["top1"][-2:])
+    if math.isnan(train):
+        raise NotJudged("no training accuracies")
     if not (train < _POOR and train - val < _NO_GAP and val - train < 2 * _NO_GAP):
         return None
     if is_validation_guessed(history):

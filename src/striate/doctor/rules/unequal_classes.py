@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from striate.doctor.finding import Cause, Curve, Finding, Remedy, Severity
+from striate.doctor.finding import Cause, Curve, Finding, NotJudged, Remedy, Severity
 from striate.doctor.patient import Patient
 
 SOURCE = "Buda, Maki and Mazurowski 2018 (class imbalance), sections 3 and 4; Cui et al. 2019, section 4 (factors from 10)"
@@ -28,8 +28,10 @@ _SHOWN, _POINTS = 5, 100
 def check(patient: Patient) -> Finding | None:
     """The finding, or None where classes are of like size, or where the training already evens them out."""
     counts_K = _counts(patient)
-    if counts_K is None or len(counts_K) < 2 or (counts_K > 0).sum() < 2:
-        return None
+    if counts_K is None:
+        raise NotJudged("too few labels")
+    if (counts_K > 0).sum() < 2:
+        raise NotJudged("fewer than two classes")
     largest, smallest = int(counts_K.max()), int(counts_K.min())
     empty = int((counts_K == 0).sum())
     least = int(counts_K[counts_K > 0].min())

@@ -14,7 +14,7 @@ import math
 
 import numpy as np
 
-from striate.doctor.finding import Cause, Finding, Remedy
+from striate.doctor.finding import Cause, Finding, NotJudged, Remedy
 from striate.doctor.history import History, curve, level
 from striate.doctor.rules.plateau_at_chance import decay_of_a_step, is_starved, of_size
 
@@ -38,7 +38,7 @@ def check(history: History) -> Finding | None:
     typical = history.typical_update_ratio()
     known = np.isfinite(typical)
     if not known.any():
-        return None
+        raise NotJudged("no statistics of layers")
     first_typical, (largest, group) = float(typical[known][0]), _largest(history)
     at_peak = level(typical[history.is_near_peak(0.5)]) if known.sum() >= _LEAST_ROWS else math.nan
     if first_typical > _FIRST_TYPICAL or largest > _FIRST_LARGEST or at_peak > _TOO_LARGE:

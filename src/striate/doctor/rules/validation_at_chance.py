@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 
-from striate.doctor.finding import Cause, Finding, Remedy
+from striate.doctor.finding import Cause, Finding, NotJudged, Remedy
 from striate.doctor.history import History, level
 
 SOURCE = "Zhang et al. 2017, section 2"
@@ -32,20 +32,22 @@ _SCORED_WELL = 0.1
 def check(history: History) -> Finding | None:
     """A finding when the last validation accuracy is that of guessing although training is far above it."""
     scores = history.scores("val", "raw") or history.scores("val")
-    if scores is None or history.classes is None or history.classes < 2:
-        return None
+    if scores is None or not np.isfinite(scores["top1"][-1]):
+        raise NotJudged("no validation scores")
+    if history.classes is None or history.classes < 2:
+        raise NotJudged("number of classes unknown")
     guessed = 1 / history.classes
     top1, used = float(scores["top1"][-1]), float(scores["used"][-1])
     images = used if math.isfinite(used) else _GUESSED_IMAGES
     running = _running(history, float(scores["step"][-1]))
+    if images < _LEAST_IMAGES:
+        raise NotJudged("too few validation images")
+    if math.isnan(running):
+        raise NotJudged("no training accuracies")
     is_learnt = running > guessed + _ABOVE and running > min(0.9, _TIMES * guessed)
     # One evaluation may be bad luck, or an untrained batch norm; and of few images no accuracy is surely that of guessing.
-    recent = float(scores["top1"][-2:].max())
-    if (
-        not is_learnt
-        or images < _LEAST_IMAGES
-        or not recent < guessed + _DEVIATIONS * math.sqrt(guessed * (1 - guessed) / images)
-    ):
+    recent = float(np.nanmax(scores["top1"][-2:]))
+    if not is_learnt or not recent < guessed + _DEVIATIONS * math.sqrt(guessed * (1 - guessed) / images):
         return None
     sample = history.scores("train-sample")
     scored = level(sample["top1"][-1:]) if sample is not None else math.nan

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from striate.doctor.finding import Cause, Finding, Remedy
+from striate.doctor.finding import Cause, Finding, NotJudged, Remedy
 from striate.doctor.history import History, level
 
 SOURCE = "Mohan et al. 2021, section 3"
@@ -25,7 +25,9 @@ def check(history: History) -> Finding | None:
     """A finding when the network waits for a quarter of the time or more, in most records after the first two."""
     waited = history.steps["wait_share"][_SKIPPED:]
     waited = waited[np.isfinite(waited)]
-    if len(waited) < _LEAST_ROWS or (waited > _WAITING).mean() < _MOST:
+    if len(waited) < _LEAST_ROWS:
+        raise NotJudged("too few records" if np.isfinite(history.steps["wait_share"]).any() else "no speed and memory")
+    if (waited > _WAITING).mean() < _MOST:
         return None
     share = min(level(waited), 0.99)
     speed = level(history.steps["images_per_s"][_SKIPPED:])
