@@ -17,7 +17,8 @@ def test_the_source_papers_network_is_named_with_place_causes_and_its_loss():
     found = constant_function.check(patient)
     assert found.code == "constant-function" and found.severity == "error"
     assert found.layer.startswith("inception")
-    assert "1.6 ln 12 = 3.98" in found.sentence
+    assert "1.6 ln 12 = 3.976" in found.sentence
+    assert found.evidence["the same with 1,000 classes"] == "1.6 ln 1000 = 11.05"
     assert {cause.name for cause in found.causes} == {"initialisation", "gates", "no-normalisation"}
     assert found.causes[0].name == "initialisation" and found.causes[0].weight > 0.5
     assert found.evidence["factor of all gates"] == pytest.approx(0.5**9, rel=0.3)

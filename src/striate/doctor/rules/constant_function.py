@@ -38,6 +38,8 @@ DYING = 1e-3
 WEAK, WEAK_GATES = 1e-2, 0.05
 # A ReLU layer of fewer units may be silent by chance.
 FEW = 8
+# Images on which another start and batch norm are tried.
+AGAIN = 16
 # What is measured with another start, and with batch norm, as the evidence calls it.
 DRAWN_LEFT, TWIN_LEFT = "of it left with other initial weights", "of it left with batch norm"
 
@@ -61,13 +63,15 @@ def check(patient: Patient) -> Finding | None:
         "spread of the features": spread,
         "of it left": share,
         "spread of the logits": seen.main.spread,
+        "the same with 1,000 classes": _standstill(seen, 1000),
         "spread by part": {stage.name: stage.spread for stage in passes.trunk(seen)},
     } | better
     return Finding(
         "constant-function",
         "error",
         f"The network is a constant function: between images its features differ by {share:.1g} of what the pixels do{where}. "
-        f"It can learn nothing but the biases of its last layer, and its loss will stand at {_standstill(seen)}.",
+        "It can learn nothing but the biases of its last layer, and its loss will stand at "
+        f"{_standstill(seen, seen.main.outputs)}.",
         evidence,
         tuple(causes),
         tuple(_remedies(patient, causes, better)),
@@ -77,12 +81,11 @@ def check(patient: Patient) -> Finding | None:
     )
 
 
-def _standstill(seen: Signals) -> str:
-    """The loss of a network that does not look at its images, as a sum: 1.6 ln 12 = 3.98."""
+def _standstill(seen: Signals, outputs: int) -> str:
+    """The loss of a network of so many outputs that does not look at its images, as a sum: 1.6 ln 12 = 3.98."""
     weight = sum(head.weight for head in seen.heads.values() if math.isfinite(head.weight))
-    outputs = seen.main.outputs
     factor = "" if math.isclose(weight, 1.0, rel_tol=1e-3) else f"{weight:.3g} "
-    return f"{factor}ln {outputs} = {weight * math.log(max(1, outputs)):.3g}"
+    return f"{factor}ln {outputs} = {weight * math.log(max(1, outputs)):.4g}"
 
 
 def _weak(patient: Patient, share: float) -> Finding | None:
@@ -184,7 +187,8 @@ def _drawn_again(patient: Patient, way: str) -> float:
             with torch.no_grad():
                 for parameter in model.parameters():
                     parameter.mul_(4.0 if parameter.dim() >= 2 else 1.0)
-        again = passes.look(model, patient.images[:16], patient.labels[:16], patient.loss)
+        count = min(AGAIN, patient.looked_at)
+        again = passes.look(model, patient.images[:count], patient.labels[:count], patient.loss)
     last = passes.features(again)
     return (again.main.spread if last is None else last.spread) / max(again.image_spread, 1e-30)
 
@@ -218,6 +222,7 @@ def _of_twin(patient: Patient) -> float | None:
     options: dict[str, object] = {"size_px": recipe.data.size_px} if "size_px" in catalog.option_names(name) else {}
     with torch.random.fork_rng([]):
         twin = catalog.build(name, patient.outputs, options).to(patient.device).train()
-    seen = passes.look(twin, patient.images[:16], patient.labels[:16], patient.loss)
+    count = min(AGAIN, patient.looked_at)
+    seen = passes.look(twin, patient.images[:count], patient.labels[:count], patient.loss)
     last = passes.features(seen)
     return (seen.main.spread if last is None else last.spread) / max(seen.image_spread, 1e-30)
