@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +23,9 @@ from striate.taps import Tap, taps
 from striate.train import loss as losses_of
 
 Loss = Callable[[Any, torch.Tensor], torch.Tensor]
-# A gate scales each channel of an image by one factor; so much may the factors of its positions differ, relative to the output.
-_GATE_TOLERANCE = 1e-3
+# Values smaller than this share of the largest one say nothing about a gate's factor; of the others nearly all must be between
+# 0 and 1.
+_GATE_TOLERANCE, _GATED = 1e-3, 0.98
 # A sigmoid is at its limit beyond this: its slope there is below 0.02, a twelfth of the largest.
 _AT_LIMIT = 0.98
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
@@ -34,8 +37,8 @@ class Layer:
 
     scale: of the output. spread: of what differs between the images, output less its mean over the images. gradient: of the
     loss by the output, times the number of images. dead: of a ReLU, the share of channels that are zero for all images.
-    saturated: of a sigmoid or tanh, the share of outputs at its limits. gate: of a layer that multiplies each channel of an image
-    by one factor, the mean factor.
+    saturated: of a sigmoid or tanh, the share of outputs at its limits. gate: of a layer that multiplies its input by factors
+    between 0 and 1, their mean.
     """
 
     name: str
@@ -79,7 +82,7 @@ class Signals:
 
     images: their number. image_spread: root mean square of what differs between the images of the batch. layers: innermost
     layers in the order in which they ran; stages: the network's own parts in that order. heads: by name, the main one first.
-    total: the loss as it is minimised. seconds: of the pass.
+    total: the loss as it is minimised. he_share: the weights' deviation over that of He's start, in the median.
     """
 
     images: int
@@ -91,6 +94,7 @@ class Signals:
     heads: Mapping[str, Head]
     total: float
     has_norms: bool
+    he_share: float
 
     @functools.cached_property
     def decay(self) -> list[float]:
@@ -160,6 +164,7 @@ def look(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, total: Lo
         shown,
         float(loss.detach()),
         any(isinstance(layer, _NORMS) for layer in model.modules()),
+        _he_share(weights),
     )
 
 
@@ -310,15 +315,19 @@ def _seen(layer: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> di
 
 
 def _gate(before: torch.Tensor, after: torch.Tensor) -> float | None:
-    """The mean factor between 0 and 1 of a layer that scales each channel of each image; None where it does something else."""
-    weight = before.abs().sum((2, 3), keepdim=True)
-    factor = after.abs().sum((2, 3), keepdim=True) / weight.clamp_min(1e-30)
-    is_scaled = (after - factor * before).abs().max() <= _GATE_TOLERANCE * after.abs().max().clamp_min(1e-30)
-    used = weight > 0
-    if not bool(is_scaled) or not bool(used.any()):
+    """The mean factor of a layer that multiplies each value by one between 0 and 1; None where it does something else.
+
+    A gate's factors are its own: of a channel, a pixel or a value. A ReLU's are 0 and 1, and those of a scale are all the same.
+    """
+    used = before.abs() > _GATE_TOLERANCE * before.abs().max().clamp_min(1e-30)
+    if not bool(used.any()):
         return None
-    mean = float(factor[used].mean())
-    return mean if 0 < mean < 0.999 else None
+    factors = after[used] / before[used]
+    is_between = (factors > 0) & (factors < 1 - 1e-6)
+    if float(is_between.float().mean()) < _GATED or float(factors.min()) < -1e-6 or float(factors.max()) > 1 + 1e-6:
+        return None
+    mean = float(factors.mean())
+    return mean if mean < 0.999 else None
 
 
 def _layer(name: str, kind: str, seen: Mapping[str, Any]) -> Layer:
@@ -366,6 +375,16 @@ def _weights(model: nn.Module) -> Iterator[Weight]:
                 parameter.requires_grad,
                 type(module).__name__,
             )
+
+
+def _he_share(weights: Sequence[Weight]) -> float:
+    shares = [one.scale / math.sqrt(2 / one.fan_in) for one in weights if one.fan_in]
+    return statistics.median(shares) if shares else 0.0
+
+
+def starts_well(signals: Signals) -> bool:
+    """Whether weights start with about the deviation that keeps a signal's size through ReLUs (He et al. 2015, section 2.2)."""
+    return 0.7 < signals.he_share < 1.5
 
 
 def begins_closed(signals: Signals) -> bool:

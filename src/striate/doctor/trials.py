@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ HIGHER, MOVED = (1e3, 1e4, 1e5), 0.03
 LOWER = (1e-4, 1e-5)
 # A rate learns when its steps lower the loss by this share: where the recipe's does, no other is tried.
 LEARNS = 0.04
+# A step of Adam that moves weights by their whole size throws away what they were.
+WHOLE = 1.0
 # Batches that the steps at a rate take in turn, and those of them that the loss is measured on at the end.
 RATE_BATCHES, SCORED_BATCHES = 6, 2
 
@@ -146,10 +149,20 @@ def range_test(patient: Patient) -> RateCurve:
                 if not math.isfinite(loss):
                     break
             found[rate * multiple] = _scored(patient, batches[:SCORED_BATCHES]) if math.isfinite(loss) else math.inf
-        if multiple == 1.0 and before - found[rate] >= LEARNS * before:
+        if multiple == 1.0 and before - found[rate] >= LEARNS * before and moves(patient, rate) <= WHOLE:
             break
     rates = tuple(sorted(found))
     return RateCurve(rate, rates, tuple(found[one] for one in rates), before, RATE_STEPS)
+
+
+def moves(patient: Patient, rate: float) -> float:
+    """By how much of their own size the weights of a middle layer move with each step, where the optimiser's steps have one size
+    whatever the gradient (Adam and its kin); 0 for others."""
+    kind = patient.recipe.optim.name if patient.recipe is not None else type(patient.optimizer).__name__.lower()
+    if not kind.startswith(("adam", "nadam", "radam", "rmsprop", "lion")):
+        return 0.0
+    scales = [one.scale for one in passes.weighted(patient.signals) if one.is_trained and one.scale > 0]
+    return rate / statistics.median(scales) if scales else 0.0
 
 
 def rate_of(patient: Patient) -> tuple[float, Callable[[float], torch.optim.Optimizer]]:

@@ -10,6 +10,7 @@ import torch
 from striate import recipe as recipes
 from striate.doctor.finding import NotJudged
 from striate.doctor.rules import input_scale
+from tests.doctor import makers
 from tests.doctor.rules import data_makers as made
 
 
@@ -114,3 +115,26 @@ def test_any_type(kind):
     patient = _patient(lambda x: 255 * x)
     patient.images = patient.images.to(kind)
     assert input_scale.check(patient).cause == "pixel-range"
+
+
+class Normalises(torch.nn.Module):
+    """A network that normalises by itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = makers.small()
+
+    def forward(self, x):
+        return self.inner((x - 0.45) / 0.22)
+
+
+def test_a_network_that_normalises_what_comes_normalised():
+    found = input_scale.check(makers.patient(Normalises()))
+    assert found.cause == "normalised-twice" and found.layer == "inner.0"
+
+
+def test_silent_for_a_network_that_normalises_plain_pixels():
+    patient = makers.patient(Normalises())
+    patient.images = (patient.images * 0.12 + 0.45).clamp(0, 1)
+    found = input_scale.check(patient)
+    assert found is None or found.cause != "normalised-twice"

@@ -67,3 +67,10 @@ def test_the_network_is_put_back():
     assert math.isfinite(patient.rates.before)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert not patient.optimizer.state
+
+
+def test_sgds_rate_for_adam():
+    model = makers.network("resnet20")
+    patient = makers.patient(model, optimizer=torch.optim.AdamW(model.parameters(), 0.1))
+    found = learning_rate.check(patient)
+    assert found.cause == "learning-rate-high"

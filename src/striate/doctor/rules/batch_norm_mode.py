@@ -26,9 +26,14 @@ def check(patient: Patient) -> Finding | None:
         return None
     size = patient.batch_size
     resting = [name for name, norm in norms.items() if not norm.training and norm.running_mean is not None]
-    frozen = {name for name in resting if all(not one.requires_grad for one in norms[name].parameters())}
-    if patient.model.training and set(resting) - frozen:
-        return _resting(sorted(set(resting) - frozen), len(norms), "warning")
+    with passes.preserved(patient.model):
+        patient.model.train()  # some networks keep their norms in evaluation mode even then
+        stubborn = [name for name, norm in norms.items() if not norm.training and norm.running_mean is not None]
+    if patient.model.training or stubborn:
+        resting = stubborn or resting
+        frozen = {name for name in resting if all(not one.requires_grad for one in norms[name].parameters())}
+        if set(resting) - frozen:
+            return _resting(sorted(set(resting) - frozen), len(norms), "warning")
     if not patient.model.training and patient.recipe is None and len(resting) == len(norms):
         return _resting(resting, len(norms), "note")
     grids = _grids(patient)

@@ -7,6 +7,9 @@ the same image every time; a division by a deviation of 0 gives NaN. None of the
 
 from __future__ import annotations
 
+import itertools
+import statistics
+
 import torch
 
 from striate.doctor.finding import Cause, Finding, NotJudged, Remedy
@@ -25,6 +28,9 @@ ALL_EMPTY = 1e-3
 SAME = 1e-3
 # A single plain image is a photo of the night; so many are a fault.
 LEAST_IMAGES, LEAST_SHARE = 2, 0.02
+# An image whose largest value is so many times the usual one is far outside, where at most this share of the images is; looked
+# for in so many batches.
+FAR, FEW_SHARE, BATCHES = 10.0, 0.1, 16
 
 
 def check(patient: Patient) -> Finding | None:
@@ -35,6 +41,8 @@ def check(patient: Patient) -> Finding | None:
     is_bad = ~torch.isfinite(images).all(dim=1)
     if bool(is_bad.any()):
         return _not_finite(images, is_bad)
+    if (found := _outliers(patient)) is not None:
+        return found
     size = float(images.square().mean().sqrt())
     within = _within(patient.images.detach().float().cpu())
     median = float(within.median())
@@ -55,6 +63,43 @@ def check(patient: Patient) -> Finding | None:
         advice = "Look at how the data set finds image number i: a path, an index or a buffer stays the same."
         return _finding("error", sentence, evidence, because, advice)
     return None
+
+
+def _outliers(patient: Patient) -> Finding | None:
+    """Images whose values lie far beyond those of all others, in the first batches."""
+    largest: list[float] = []
+    for images, _ in itertools.islice(patient.train(), BATCHES):
+        largest += images.detach().float().flatten(1).abs().amax(dim=1).cpu().tolist()
+    if len(largest) < LEAST_IMAGES:
+        return None
+    usual = statistics.median(largest)
+    far = [place for place, value in enumerate(largest) if value > FAR * max(usual, 1e-12)]
+    if not far or len(far) > FEW_SHARE * len(largest):
+        return None
+    worst = max(largest)
+    return Finding(
+        "constant-images",
+        "error" if worst > FAR * FAR * usual else "warning",
+        f"{len(far)} of the first {len(largest)} images hold values up to {worst:.3g}, where {usual:.3g} is the usual largest.",
+        {
+            "images": len(largest),
+            "far outside": len(far),
+            "places": far[:10],
+            "largest value": worst,
+            "usual largest value": usual,
+        },
+        (
+            Cause("bad-batch", 0.9, f"{len(far)} images reach {worst / max(usual, 1e-12):.0f} times what the others do"),
+            Cause("pixel-range", 0.4, "as images of 16 bits among those of 8, all divided by 255"),
+        ),
+        (
+            Remedy(
+                "Look at these images: another depth (16 bits), or a division by a deviation near 0; scale each by its own range."
+            ),
+            Remedy("`striate data audit DATA` names images of 16 bits."),
+        ),
+        SOURCE,
+    )
 
 
 def _within(images: torch.Tensor) -> torch.Tensor:

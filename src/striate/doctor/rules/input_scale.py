@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from striate.doctor import passes
 from striate.doctor.finding import Cause, Finding, NotJudged, Remedy, Severity
 from striate.doctor.patient import Patient
+from striate.taps import taps
 
 SOURCE = "LeCun, Bottou, Orr and Müller 1998 (Efficient BackProp), section 4.3: inputs with mean near 0 and like deviations"
 # Deviation of all pixels. Every usual normalisation of photos gives 0.3 to 1.7; ImageNet's applied twice gives 3.5 to 5.5.
@@ -39,6 +41,45 @@ _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 
 def check(patient: Patient) -> Finding | None:
     """The finding, or None where the pixels have a usual scale, or the one that the view says."""
+    return _of_batch(patient) or _inside(patient)
+
+
+def _inside(patient: Patient) -> Finding | None:
+    """What the first layer with weights gets, where the network scales its images itself: they may come scaled already."""
+    first = next((name for name, layer in patient.model.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))), None)
+    if first is None or patient.view is not None:
+        return None
+    seen: list[torch.Tensor] = []
+    images = patient.images[:_MOST_IMAGES]
+    look = taps(patient.model, {}, {first: lambda _layer, inputs: seen.append(inputs[0].detach().float().cpu())})
+    try:
+        with torch.no_grad(), passes.preserved(patient.model), passes.as_trained(patient.model), look:
+            patient.model(images)
+    except Exception:  # a network that cannot be run says so in another rule
+        return None
+    inner = seen[0] if seen else None
+    outer = images.detach().float().cpu()
+    if inner is None or inner.shape != outer.shape or torch.allclose(inner, outer, atol=1e-3, rtol=1e-3):
+        return None
+    low, high, mean = float(inner.min()), float(inner.max()), float(inner.mean())
+    deviation = float((inner - inner.mean(dim=(0, 2, 3), keepdim=True)).square().mean().sqrt()) if inner.dim() == 4 else 0.0
+    if _kind(low, high, mean, deviation, []) != "twice":
+        return None
+    return Finding(
+        "input-scale",
+        "warning",
+        f"The network normalises its images by itself, and they come normalised: mean {mean:.3g}, deviation {deviation:.3g} "
+        f"before {first}.",
+        {"mean before the first layer": mean, "deviation before the first layer": deviation, "mean": float(outer.mean())},
+        (Cause("normalised-twice", 0.85, f"deviation {deviation:.3g} behind the network's own normalisation, where 1 is usual"),),
+        (Remedy("Give the network pixels in 0..1, or take its own normalisation out."),),
+        SOURCE,
+        layer=first,
+    )
+
+
+def _of_batch(patient: Patient) -> Finding | None:
+    """The finding of the batch as it comes."""
     images = patient.images[:_MOST_IMAGES].detach().float().cpu()
     if images.dim() != 4:
         raise NotJudged("no images of shape [B, C, H, W]")

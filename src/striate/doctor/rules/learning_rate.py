@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 
+from striate.doctor import trials
 from striate.doctor.finding import Cause, Curve, Finding, NotJudged, Remedy
 from striate.doctor.patient import Patient
 from striate.doctor.trials import LEARNS, RateCurve
@@ -33,12 +34,18 @@ def check(patient: Patient) -> Finding | None:
         return None
     warmed = patient.recipe is not None and patient.recipe.optim.warmup_epochs > 0
     at_peak = curve.at(1.0)
-    if at_peak is not None and _fall(curve, at_peak) >= LEARNS:
+    is_thrown = trials.moves(patient, curve.rate * (0.1 if warmed else 1.0)) > trials.WHOLE
+    if at_peak is not None and _fall(curve, at_peak) >= LEARNS and not is_thrown:
         return None
     here = curve.at(0.1 if warmed else 1.0)
     if here is None or len(curve.rates) < 2:
         raise NotJudged("no time for more than one rate")
-    if _burst(curve, here) and (lower := _best(curve, below=curve.rate)) is not None:
+    if is_thrown:  # it may learn even so, but far less than at a rate that leaves the weights some memory
+        lower = _best(curve, below=curve.rate)
+        is_thrown = lower is not None and _fall(curve, curve.losses[curve.rates.index(lower)]) > 2 * max(
+            _fall(curve, here), LEARNS
+        )
+    if (_burst(curve, here) or is_thrown) and (lower := _best(curve, below=curve.rate)) is not None:
         return _finding(patient, curve, here, lower, "learning-rate-high")
     if at_peak is not None and abs(_fall(curve, at_peak)) < STANDS:
         higher = _best(curve, above=30 * curve.rate)

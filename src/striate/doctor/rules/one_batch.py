@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 
+from striate.doctor import passes
 from striate.doctor.finding import Cause, Curve, Finding, NotJudged, Remedy
 from striate.doctor.patient import Patient
 from striate.doctor.remedies import initialised, normalised
@@ -63,7 +64,9 @@ def _causes(patient: Patient) -> list[Cause]:
     seen = patient.signals
     trained = sum(one.count for one in seen.weights if one.is_trained)
     share = trained / max(1, sum(one.count for one in seen.weights))
-    causes = [Cause("initialisation", 0.4, "what the labels are, and how the rate is chosen, does not matter here")]
+    initial = 0.2 if passes.starts_well(seen) else 0.4
+    because = f"weights start at {seen.he_share:.2g} of He's deviation; labels and rate do not matter here"
+    causes = [Cause("initialisation", initial, because)]
     if share < 0.5:
         causes.append(Cause("frozen-parameters", 0.6, f"{share:.0%} of the parameters train"))
     if not seen.has_norms:

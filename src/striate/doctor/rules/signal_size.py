@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 
 from striate.doctor import passes
-from striate.doctor.finding import Cause, Curve, Finding
+from striate.doctor.finding import Cause, Curve, Finding, Remedy
+from striate.doctor.passes import Signals
 from striate.doctor.patient import Patient
 from striate.doctor.remedies import initialised, normalised, with_slow_start
 
@@ -21,12 +22,47 @@ LARGE_LOGITS = 50.0
 GROWN = 100.0
 
 
+def _overflow(seen: Signals, largest: float) -> Finding | None:
+    """Gradients, or a loss, that are not finite although the signal is of a usual size: some step inside leaves the numbers."""
+    bad = [one.name for one in seen.weights if one.gradient is not None and not math.isfinite(one.gradient)]
+    usual = [part for part in passes.trunk(seen) if math.isfinite(part.scale)]
+    is_usual = bool(usual) and max(part.scale for part in usual) < LARGE_LOGITS
+    if not is_usual or (not bad and math.isfinite(seen.total) and math.isfinite(largest)):
+        return None
+    layer = next((one.name for one in seen.layers if not math.isfinite(one.scale)), None)
+    return Finding(
+        "signal-size",
+        "error",
+        f"{f'Gradients of {len(bad)} parameters' if bad else 'The loss'} are not finite, though the signal has a usual size"
+        + (
+            f"; the first such numbers leave {layer}."
+            if layer
+            else ": a sum, a root or a logarithm on the way leaves the numbers."
+        ),
+        {"size by part": {part.name: part.scale for part in usual}, "parameters": bad[:10], "loss": seen.total},
+        (
+            Cause("precision", 0.9, "numbers that fit until one operation: a half beyond 65,504, a root or a logarithm of 0"),
+            Cause("initialisation", 0.2, "or weights that are too large"),
+        ),
+        (
+            Remedy(
+                "Compute that operation in float32, with a small constant under roots and logarithms; bf16 has float32's range."
+            ),
+            Remedy("Train in bf16 or float32."),
+        ),
+        SOURCE,
+        layer=layer,
+    )
+
+
 def check(patient: Patient) -> Finding | None:
     """The finding, or None where every part puts out a size that a network can work with."""
     seen = patient.signals
     parts = passes.trunk(seen)
     largest = max([seen.main.scale, *(part.scale for part in parts)])
     is_burst = not math.isfinite(largest) or not math.isfinite(seen.total)
+    if (found := _overflow(seen, largest)) is not None:
+        return found
     if not is_burst and seen.main.scale < LARGE_LOGITS:
         return None
     limit = GROWN * max(seen.image_scale, 1e-30)

@@ -44,9 +44,11 @@ def check(patient: Patient) -> Finding | None:
         weight for weight in seen.weights if weight.is_trained and weight.gradient is None and not _of_head(patient, weight)
     ]
     if _share(unreached, count) > SHARE:
-        words = (
-            f"{_named(unreached, count)} get no gradient: they take no part in what the loss sees, or are detached on the way."
-        )
+        ran = {layer.name for layer in seen.layers}
+        if all(weight.name.rpartition(".")[0] in ran for weight in unreached):
+            words = f"{_named(unreached, count)} run and get no gradient: no_grad() or detach() stands between them and the loss."
+            return _finding("warning", words, unreached, count, "frozen-parameters")
+        words = f"{_named(unreached, count)} get no gradient: they take no part in what the loss sees."
         return _finding("warning", words, unreached, count, "unused-parameters")
     silent = [one for one in seen.weights if one.is_trained and one.fan_in and one.gradient == 0.0 and not _of_head(patient, one)]
     if _share(silent, count) > 0.2 and seen.main.weight > 0 and seen.main.spread > 0 and not passes.begins_closed(seen):
@@ -94,7 +96,8 @@ def _named(weights: Sequence[Weight], count: int) -> str:
 
 def _finding(severity: Severity, sentence: str, weights: Sequence[Weight], count: int, cause: str) -> Finding:
     advice = {
-        "frozen-parameters": "Set requires_grad_(True) on them, or freeze with --freeze backbone, which says so in the run.",
+        "frozen-parameters": "Set requires_grad_(True) on them, take no_grad() and detach() away, or freeze with --freeze "
+        "backbone, which says so in the run.",
         "unused-parameters": "Give model.parameters() to the optimiser after the last change to the network, and look for "
         "detach(), .data or no_grad() between them and the loss; delete layers that nothing uses.",
         "dead-units": "Look for a ReLU that is never positive behind them: lower biases or rates, or another start.",

@@ -81,7 +81,11 @@ def _finding(patient: Patient, weights: list[Weight], first: float, other: float
 def _causes(seen: Signals) -> list[Cause]:
     sigmoids = [layer for layer in seen.layers if layer.saturated is not None]
     gates = [layer for layer in seen.layers if layer.gate is not None]
-    causes = [Cause("initialisation", 0.6, "weights that shrink or grow the signal do the same to the gradient")]
+    initial = 0.3 if passes.starts_well(seen) else 0.6
+    because = (
+        f"weights start at {seen.he_share:.2g} of He's deviation, and what shrinks or grows the signal does so to the gradient"
+    )
+    causes = [Cause("initialisation", initial, because)]
     if len(sigmoids) >= 3:
         at_limit = statistics.fmean(layer.saturated or 0.0 for layer in sigmoids)
         causes.append(
