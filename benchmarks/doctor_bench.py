@@ -192,9 +192,11 @@ def _examined(setup: Before | During | Examined | Recorded, work: Path, limit_s:
     if isinstance(setup, Before):
         return consultation.of_data(sitting.Request(str(setup.data), setup.recipe, dict(setup.changes)), limit_s, quiet=True)
     assert isinstance(setup, During), setup
+    out = work.parent / f"{work.name}-runs"  # beside the case's folder, which may be its data
+    shutil.rmtree(out, ignore_errors=True)
     with contextlib.suppress(NonFiniteError):
-        striate.train(setup.data, setup.recipe, changes=setup.changes, out=work / "runs", name="run", quiet=True)
-    return consultation.of_run(work / "runs" / "run", limit_s, quiet=True)
+        striate.train(setup.data, setup.recipe, changes=setup.changes, out=out, name="run", quiet=True)
+    return consultation.of_run(out / "run", limit_s, quiet=True)
 
 
 # ---------------------------------------------------------------- all of them

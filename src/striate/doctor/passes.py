@@ -365,7 +365,7 @@ def _weights(model: nn.Module) -> Iterator[Weight]:
     for owner, module in model.named_modules():
         for own, parameter in module.named_parameters(recurse=False):
             gradient = None if parameter.grad is None else _rms(parameter.grad)
-            is_matrix = parameter.dim() >= 2
+            is_matrix = parameter.dim() >= 2 and parameter[0].numel() > 1  # else a factor for each channel
             yield Weight(
                 f"{owner}.{own}" if owner else own,
                 _rms(parameter.detach()),
@@ -375,6 +375,11 @@ def _weights(model: nn.Module) -> Iterator[Weight]:
                 parameter.requires_grad,
                 type(module).__name__,
             )
+
+
+def _closed(weight: Weight) -> float:
+    """Below this a weight is closed on purpose: a factor for each channel that begins near 0, or a matrix of zeros."""
+    return 0.0 if weight.fan_in else 0.02
 
 
 def _he_share(weights: Sequence[Weight]) -> float:
@@ -388,12 +393,12 @@ def starts_well(signals: Signals) -> bool:
 
 
 def begins_closed(signals: Signals) -> bool:
-    """Whether some weights start at zero on purpose and get a gradient, so that what lies behind them opens with the first step.
+    """Whether some weights start at or near zero on purpose and get a gradient, so that what is behind them opens by training.
 
     As the last scale of a residual block (Goyal et al. 2017, section 5.1), a layer scale, or a head of zeros.
     """
     return any(
-        one.is_trained and one.scale == 0.0 and (one.gradient or 0.0) > 0.0 and one.name.endswith(("weight", "gamma", "scale"))
+        one.is_trained and (one.gradient or 0.0) > 0.0 and not one.name.endswith("bias") and one.scale <= _closed(one)
         for one in signals.weights
     )
 

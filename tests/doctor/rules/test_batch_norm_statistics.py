@@ -42,7 +42,7 @@ def test_without_batch_norm_it_is_none(makers):
 
 def test_the_first_steps_are_left_alone(makers):
     with pytest.raises(NotJudged, match="too few steps"):
-        batch_norm_statistics.check(apart(makers, loss=9.0, steps=150, every=5))
+        batch_norm_statistics.check(apart(makers, loss=9.0, steps=120, every=5))
 
 
 def test_averaged_weights_that_lag_are_another_matter(makers):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from torch import nn
 
 from striate.doctor.rules import vanishing_gradient
@@ -42,3 +43,24 @@ def test_silent_for_blocks_that_begin_as_nothing():
 
 def test_silent_for_a_network_of_three_layers():
     assert vanishing_gradient.check(makers.patient(makers.small())) is None
+
+
+class Scaled(nn.Module):
+    """Residual blocks behind a factor that begins at a hundred-thousandth."""
+
+    def __init__(self, depth=8):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.blocks = nn.ModuleList(nn.Conv2d(16, 16, 3, padding=1) for _ in range(depth))
+        self.gammas = nn.ParameterList(nn.Parameter(torch.full((16, 1, 1), 1e-5)) for _ in range(depth))
+        self.fc = nn.Linear(16, 12)
+
+    def forward(self, x):
+        x = self.stem(x)
+        for block, gamma in zip(self.blocks, self.gammas, strict=True):
+            x = x + gamma * block(x).relu()
+        return self.fc(x.mean((2, 3)))
+
+
+def test_silent_for_layer_scale():
+    assert vanishing_gradient.check(makers.patient(Scaled())) is None

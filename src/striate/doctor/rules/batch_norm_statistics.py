@@ -22,10 +22,12 @@ from striate.doctor.history import History, level
 SOURCE = "Ioffe and Szegedy 2015, section 3.1; Wu and Johnson 2021, section 3"
 
 # Steps that the running averages need (a momentum of 0.1 forgets in some tens), while the weights are moving fastest.
-_SETTLED_STEPS = 200
+_SETTLED_STEPS = 150
 # Scoring is worse: the loss by this factor and this much, or the accuracy by these points and this share.
 _LOSS_FACTOR, _LOSS_ABOVE = 1.35, 0.3
 _POINTS, _SHARE = 0.12, 0.7
+# Or the accuracy by half, as a network that guesses when it is scored.
+_HALF = 0.5
 # So few images for each normalisation are too few.
 _FEW = 8
 # With EMA the sample is scored by averaged weights; they count as good as the raw ones within these points on validation.
@@ -127,7 +129,8 @@ def _is_wide(scored_loss: float, training_loss: float, scored_top1: float, train
     by_loss = scored_loss > max(_LOSS_FACTOR * training_loss, training_loss + _LOSS_ABOVE)
     by_accuracy = scored_top1 < min(training_top1 - _POINTS, _SHARE * training_top1)
     # A loss alone may be high with few, very sure mistakes; an accuracy alone may be chance in small batches.
-    return by_loss and (by_accuracy or scored_loss > 1.2 * training_loss + _LOSS_ABOVE)
+    is_guessing = scored_top1 < _HALF * training_top1 and scored_loss > 1.1 * training_loss
+    return is_guessing or (by_loss and (by_accuracy or scored_loss > 1.2 * training_loss + _LOSS_ABOVE))
 
 
 def _is_average_behind(history: History) -> bool:
@@ -152,7 +155,8 @@ def is_batch_norm_likely(history: History, gap: Gap) -> bool:
     if history.has_batch_norm is False:
         return False
     is_wild = history.chance is not None and max(gap.scored_loss, gap.worst / 2) > 1.2 * history.chance
-    return images_at_once(history) <= _FEW or is_wild
+    is_guessing = history.classes is not None and gap.scored_top1 < 1.5 / history.classes
+    return images_at_once(history) <= _FEW or is_wild or is_guessing
 
 
 def _because(history: History, gap: Gap, few: float) -> str:

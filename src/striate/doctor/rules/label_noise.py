@@ -36,7 +36,7 @@ SURE_SHARE, NOTED_SHARE = 0.03, 0.015
 # How much better the second explanation must be, in nats of log likelihood; 6 is one in two thousand by chance.
 BETTER = 6.0
 # Below this accuracy, or this many times chance, a network knows too little to contradict a label.
-LEAST_TOP1, LEAST_TIMES = 0.2, 3.0
+LEAST_TOP1, LEAST_TIMES = 0.33, 3.0
 LEAST_IMAGES, LEAST_CLASSES = 200, 4
 _MOST_SCORES = 2_000_000  # that the fit looks at
 _SHOWN = 20

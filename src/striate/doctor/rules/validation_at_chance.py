@@ -25,6 +25,8 @@ _ABOVE, _TIMES = 0.15, 3.0
 # Standard errors of the validation accuracy within which it is that of guessing, and images where nobody says how many.
 _DEVIATIONS, _GUESSED_IMAGES = 3.0, 1000
 _LEAST_IMAGES = 200
+# So far below guessing, validation is not guessed: what the network says is wrong in a way that chance is not.
+_BELOW = 2.3
 # Scored training images this far above validation say that scoring works.
 _SCORED_WELL = 0.1
 
@@ -54,7 +56,8 @@ def check(history: History) -> Finding | None:
     if scored < top1 + _SCORED_WELL:
         return None  # training images score as badly: it is the scoring, which other rules look at
     first = _first_epoch(history)
-    causes = _causes(history, guessed, first, top1)
+    is_below = recent < guessed - _BELOW * math.sqrt(guessed * (1 - guessed) / images)
+    causes = _causes(history, guessed, first, top1, is_below)
     return Finding(
         code="validation-at-chance",
         severity="error",
@@ -99,7 +102,7 @@ def _first_epoch(history: History) -> float:
     return float(top1[rows].mean()) if rows.any() else math.nan
 
 
-def _causes(history: History, guessed: float, first: float, top1: float) -> tuple[Cause, ...]:
+def _causes(history: History, guessed: float, first: float, top1: float, is_below: bool) -> tuple[Cause, ...]:
     loss = level((history.scores("val", "raw") or history.scores("val"))["loss"][-2:])  # type: ignore[index]
     is_sure = history.chance is not None and loss > 1.3 * history.chance
     learns_new = first > max(1.5 * guessed, guessed + 0.03)
@@ -110,6 +113,9 @@ def _causes(history: History, guessed: float, first: float, top1: float) -> tupl
             Cause("preprocessing-mismatch", 0.4, "validation images may be prepared otherwise"),
             Cause("labels-shuffled", 0.2, "or the labels of validation belong to other images"),
         )
+    if is_below:
+        because = f"{top1:.1%} is surely below guessing: the network knows these images, and their classes have other numbers"
+        return Cause("class-order", 0.8, because), Cause("labels-shuffled", 0.3, "shuffled labels would be guessed by chance")
     because = "training rose above guessing only when images came again: they are learnt by heart"
     if math.isnan(first):
         return (Cause("class-order", 0.5, "classes may be numbered otherwise"), Cause("labels-shuffled", 0.45, because))

@@ -19,6 +19,8 @@ from striate.doctor.remedies import initialised, normalised, with_open_gates, wi
 SOURCE = "Hochreiter 1991; Glorot and Bengio 2010, section 4.2.2; Pascanu, Mikolov and Bengio 2013, section 2"
 # Of the 73 networks as their papers start them, the first third's is above 1e-3 over all, and above 3e-4 of the last layer's.
 SMALL, SMALL_SHARE = 1e-5, 1e-3
+# Behind factors that begin near zero, gradients below this open with them.
+CLOSED = 1e-4
 # Batch norm makes a layer's own gradient large without harm; without it a rate of 0.01 would move a third of such weights.
 LARGE = 30.0
 
@@ -28,7 +30,7 @@ def check(patient: Patient) -> Finding | None:
     seen = patient.signals
     weights = [one for one in passes.weighted(seen) if one.is_trained and one.gradient is not None and one.scale > 0]
     if passes.begins_closed(seen):
-        weights = [one for one in weights if one.gradient]
+        weights = [one for one in weights if _relative(one) > CLOSED]
     if len(weights) < 4:
         return None
     third = max(1, len(weights) // 3)
