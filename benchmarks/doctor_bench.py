@@ -180,6 +180,7 @@ def ask(case: Case, bench: Bench, limit_s: float) -> Answer:
 def _examined(setup: Before | During | Examined | Recorded, work: Path, limit_s: float) -> Iterable[Any]:
     import striate
     from striate import consultation, sitting
+    from striate import recipe as recipes
     from striate.errors import NonFiniteError
 
     if isinstance(setup, Examined):
@@ -190,7 +191,8 @@ def _examined(setup: Before | During | Examined | Recorded, work: Path, limit_s:
         shutil.copytree(setup.path, work / "recorded")
         return consultation.of_run(work / "recorded", limit_s, quiet=True)
     if isinstance(setup, Before):
-        return consultation.of_data(sitting.Request(str(setup.data), setup.recipe, dict(setup.changes)), limit_s, quiet=True)
+        changes = {recipes.full_name(name): value for name, value in setup.changes.items()}
+        return consultation.of_data(sitting.Request(str(setup.data), setup.recipe, changes), limit_s, quiet=True)
     assert isinstance(setup, During), setup
     out = work.parent / f"{work.name}-runs"  # beside the case's folder, which may be its data
     shutil.rmtree(out, ignore_errors=True)
