@@ -192,7 +192,10 @@ _OF_THE_START = (
 )
 # Findings that follow from others: {what explains: what it explains}. The explained ones are shown below, as notes.
 EXPLAINS: dict[str, tuple[str, ...]] = {
-    "constant-function": (*_OF_THE_START, "weak-signal", "plateau-at-chance", "gradient-flow"),
+    "constant-function": (
+        *_OF_THE_START,
+        *("weak-signal", "plateau-at-chance", "gradient-flow", "update-ratio", "dying-units", "never-decayed", "rate-too-low"),
+    ),
     "signal-size": _OF_THE_START,
     "untrained-parameters": ("one-batch", "learning-rate"),
     "batch-norm-batch": ("one-batch", "learning-rate"),
@@ -214,7 +217,7 @@ EXPLAINS: dict[str, tuple[str, ...]] = {
     "non-finite": ("divergence", "spikes"),
     "rate-too-high": ("divergence", "update-ratio", "dying-units", "spikes", "plateau"),
     "divergence": ("update-ratio", "dying-units", "spikes", "gradient-flow"),
-    "plateau-at-chance": ("gradient-flow", "update-ratio", "dying-units", "regularisation"),
+    "plateau-at-chance": ("gradient-flow", "update-ratio", "dying-units", "regularisation", "never-decayed"),
     "gradient-flow": ("dying-units", "update-ratio"),
     "decayed-early": ("plateau-at-chance", "plateau", "rate-too-low", "underfitting"),
     "rate-too-low": ("update-ratio", "plateau", "underfitting"),
