@@ -96,7 +96,15 @@ def plot(results: dict[str, list[dict[str, Any]]], classes: int, path: Path) -> 
             )
     level = 1.6 * math.log(classes)
     left.axhline(level, color="#a3acb6", linestyle="--", linewidth=1)
-    left.text(0.1, level + 0.05, f"1.6 ln {classes} = {level:.2f}", fontsize=9, color="#59626d")
+    left.text(
+        0.99,
+        level + 0.08,
+        f"1.6 ln {classes} = {level:.2f}",
+        fontsize=9,
+        color="#59626d",
+        ha="right",
+        transform=left.get_yaxis_transform(),
+    )
     left.set(xlabel="epoch", ylabel="training loss, three heads", ylim=(0, 1.25 * level))
     right.axhline(100 / classes, color="#a3acb6", linestyle="--", linewidth=1)
     right.set(xlabel="epoch", ylabel="top-1 on 2,040 images, %", ylim=(0, 100))
