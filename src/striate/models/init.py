@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from striate.errors import UserError
+from striate.models.blocks import SqueezeExcite
 
 # What `init` of a network can be; paper: what its builder does. rui and uniform are the same.
 Name = Literal["paper", "gaussian", "alexnet", "vgg", "glorot", "he", "uniform", "rui", "truncated-normal", "zero-gamma", "torch"]
@@ -189,8 +190,13 @@ _DRAWS: dict[str, Callable[[nn.Module], None]] = {
 
 def apply(model: nn.Module, name: str) -> None:
     """Draws a network's weights again in the way called `name`; "paper" leaves them as the network's builder drew them.
+    A gate's bias that was asked for (`gate_bias`) is kept.
 
     Raises UserError where the way does not suit the network; the message names another.
     """
-    if name != "paper":
-        _DRAWS[name](model)
+    if name == "paper":
+        return
+    _DRAWS[name](model)
+    for block in model.modules():
+        if isinstance(block, SqueezeExcite) and block.gate_bias != 0:
+            block.open(block.gate_bias)

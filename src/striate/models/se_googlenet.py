@@ -22,8 +22,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from striate.errors import UserError
-from striate.models import init as starts
+from striate.models import init
 from striate.models.blocks import SqueezeExcite
 from striate.models.entry import Entry
 from striate.models.googlenet import BATCH_NORM, PAPER, Branches, GoogLeNet, ModuleBuilder, Trunk, Widths, branches
@@ -101,7 +100,6 @@ def se_googlenet_paths(
     aux: bool = True,
     aux_features: int = 1024,
     gate_bias: float = 0.0,
-    init: starts.Name = "paper",
 ) -> GoogLeNet:
     """The paper's GoogLeNet with a block on each path, torch's own initial weights: 13,531,919 parameters, 36 blocks.
 
@@ -110,11 +108,10 @@ def se_googlenet_paths(
     beginning of each path (14,789,300). r: by how much a block's inner layer is smaller; it divides all of its channels.
     bias: of the blocks' two layers. aux: the two auxiliary heads, which only training computes. aux_features: outputs of
     their first linear layer; 2,048 in the implementation that the source paper started from (19,776,271 parameters).
-    gate_bias: bias before each gate's sigmoid at the start; 0 halves what passes, 4 lets 0.98 of it pass. init: as everywhere.
+    gate_bias: bias before each gate's sigmoid at the start; 0 halves what passes, 4 lets 0.98 of it pass.
     Raises UserError for a gate_bias without biases.
     """
     model = GoogLeNet(num_classes, PAPER, _with_blocks(placement, r, bias), aux, aux_features)
-    starts.apply(model, init)
     _open_gates(model, gate_bias)
     return model
 
@@ -126,15 +123,13 @@ def se_googlenet_bn_paths(
     bias: bool = True,
     aux: bool = True,
     gate_bias: float = 0.0,
-    init: starts.Name = "paper",
 ) -> GoogLeNet:
     """torchvision's GoogLeNet with a block on each path: 13,158,527 parameters, 36 blocks; 6,778,543 without auxiliary heads.
 
     placement: "concat" 13,484,991 parameters, "inputs" 14,415,908. Options as `se_googlenet_paths`.
     """
     model = GoogLeNet(num_classes, BATCH_NORM, _with_blocks(placement, r, bias), aux)
-    starts.truncated_normal(model, std=0.01)  # as googlenet-bn
-    starts.apply(model, init)
+    init.truncated_normal(model, std=0.01)  # as googlenet-bn
     _open_gates(model, gate_bias)
     return model
 
@@ -143,9 +138,7 @@ def _open_gates(model: nn.Module, bias: float) -> None:
     """Sets the bias before each gate's sigmoid. Raises UserError where the blocks have none."""
     for block in model.modules():
         if isinstance(block, SqueezeExcite) and bias != 0:
-            if block.fc2.bias is None:
-                raise UserError(f"gate_bias {bias:g}: the blocks have no biases; leave out --model.options.bias no.")
-            nn.init.constant_(block.fc2.bias, bias)
+            block.open(bias)
 
 
 _PAPER = "Salunkhe 2024, after Szegedy et al. 2015 and Hu, Shen, Sun 2018"
