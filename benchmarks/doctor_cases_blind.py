@@ -144,7 +144,8 @@ class PlainNet(nn.Sequential):
                 self.append(nn.MaxPool2d(2))
             convolution = nn.Conv2d(seen, width, 3, padding=1)
             nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-            nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
+            assert convolution.bias is not None
+            nn.init.zeros_(convolution.bias)
             self.append(convolution)
             if norm is not None:
                 self.append(norm(width))
@@ -314,7 +315,7 @@ def ten_outputs(bench: Bench) -> Examined:
 def wide_head(bench: Bench) -> Examined:
     """The new layer of the classes drawn with a deviation of 1."""
     model = _network("densenet121")
-    nn.init.normal_(model.classifier.weight, std=1.0)  # type: ignore[union-attr, arg-type]
+    nn.init.normal_(model.get_parameter("classifier.weight"), std=1.0)
     return Examined(model, _usual(bench.tiny, 32), {"optimizer": _sgd(model)})
 
 
@@ -381,8 +382,8 @@ def main_head_alone(bench: Bench) -> Examined:
 
 def backbone_without_gradient(bench: Bench) -> Examined:
     """A fine-tuning script whose backbone lost its trained weights: random features, and only the last layer learns."""
-    backbone = _network("timm/regnetx_002")
-    backbone.reset_classifier(0)  # type: ignore[operator]
+    backbone: Any = _network("timm/regnetx_002")
+    backbone.reset_classifier(0)
     model = FineTuned(backbone, 368)
     options = {"val_loader": _scored(bench.tiny, 48), "optimizer": _sgd(model)}
     return Examined(model, _usual(bench.tiny, 48), options)
@@ -392,7 +393,9 @@ def head_replaced_too_late(bench: Bench) -> Examined:
     """The optimiser was made first, then the layer of the classes was replaced: it is not among what the optimiser has."""
     model = _network("torchvision/mobilenet_v2", outputs=1000)
     optimizer = _sgd(model)
-    model.classifier[1] = nn.Linear(1280, K)  # type: ignore[index, operator]
+    classifier = model.get_submodule("classifier")
+    assert isinstance(classifier, nn.Sequential)
+    classifier[1] = nn.Linear(1280, K)
     return Examined(model, _usual(bench.builtin, 48), {"optimizer": optimizer})
 
 
@@ -606,8 +609,8 @@ def _recorded(name: str) -> Callable[[Bench], Recorded]:
 def starts_at_zero(bench: Bench) -> Examined:
     """Residual blocks that start as their shortcut and a layer of the classes that starts at zero."""
     model = _network("resnet18", {"width": 32, "zero_gamma": True})
-    nn.init.zeros_(model.fc.weight)  # type: ignore[union-attr, arg-type]
-    nn.init.zeros_(model.fc.bias)  # type: ignore[union-attr, arg-type]
+    nn.init.zeros_(model.get_parameter("fc.weight"))
+    nn.init.zeros_(model.get_parameter("fc.bias"))
     options = {"val_loader": _scored(bench.tiny, 64), "optimizer": _sgd(model)}
     return Examined(model, _usual(bench.tiny, 64), options)
 

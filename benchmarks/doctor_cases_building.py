@@ -141,7 +141,7 @@ def _frozen(bench: Bench) -> Examined:
 
 def _optimizer_of_head(bench: Bench) -> Examined:
     model = _ours("resnet18")
-    return Examined(model, _loader(bench.tiny), {"optimizer": torch.optim.Adam(model.fc.parameters(), 1e-3)})  # type: ignore[union-attr]
+    return Examined(model, _loader(bench.tiny), {"optimizer": torch.optim.Adam(model.get_submodule("fc").parameters(), 1e-3)})
 
 
 def _resting_norms(bench: Bench) -> Examined:
@@ -189,7 +189,7 @@ def _saturated() -> nn.Module:
 
 def _large_head() -> nn.Module:
     model = _ours("resnet18")
-    nn.init.normal_(model.fc.weight, std=2.0)  # type: ignore[union-attr,arg-type]
+    nn.init.normal_(model.get_parameter("fc.weight"), std=2.0)
     return model
 
 
@@ -397,8 +397,8 @@ def _table(bench: Bench) -> Recorded:
 
 def _zero_head() -> nn.Module:
     model = _ours("resnet18")
-    nn.init.zeros_(model.fc.weight)  # type: ignore[union-attr,arg-type]
-    nn.init.zeros_(model.fc.bias)  # type: ignore[union-attr,arg-type]
+    nn.init.zeros_(model.get_parameter("fc.weight"))
+    nn.init.zeros_(model.get_parameter("fc.bias"))
     return model
 
 

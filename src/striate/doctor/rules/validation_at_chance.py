@@ -103,7 +103,8 @@ def _first_epoch(history: History) -> float:
 
 
 def _causes(history: History, guessed: float, first: float, top1: float, is_below: bool) -> tuple[Cause, ...]:
-    loss = level((history.scores("val", "raw") or history.scores("val"))["loss"][-2:])  # type: ignore[index]
+    scores = history.scores("val", "raw") or history.scores("val")
+    loss = level(scores["loss"][-2:]) if scores else math.nan
     is_sure = history.chance is not None and loss > 1.3 * history.chance
     learns_new = first > max(1.5 * guessed, guessed + 0.03)
     if learns_new:
