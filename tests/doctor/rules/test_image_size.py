@@ -30,13 +30,18 @@ def test_a_network_for_large_images_on_small_ones(name, side):
     assert found.layer is not None
 
 
-def test_two_cells_are_a_note():
-    found = image_size.check(_patient("resnet18", 64))
+def test_one_cell_is_a_note():
+    shrinking = [nn.Conv2d(3 if number == 0 else 8, 8, 3, stride=2, padding=1) for number in range(5)]
+    model = nn.Sequential(*shrinking, nn.MaxPool2d(2), nn.Conv2d(8, 8, 3, padding=1), nn.Flatten(), nn.Linear(8, 10))
+    images = torch.zeros(2, 3, 64, 64)
+    found = image_size.check(made.stranger(lambda: iter([(images, torch.zeros(2).long())]), model=model))
     assert found is not None
     assert found.severity == "note"
 
 
-@pytest.mark.parametrize(("name", "side"), [("resnet18", 224), ("resnet18", 128), ("resnet20", 32), ("googlenet-bn", 96)])
+@pytest.mark.parametrize(
+    ("name", "side"), [("resnet18", 224), ("resnet18", 128), ("resnet18", 64), ("resnet20", 32), ("googlenet-bn", 96)]
+)
 def test_healthy(name, side):
     assert image_size.check(_patient(name, side)) is None
 
