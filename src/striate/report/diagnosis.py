@@ -17,8 +17,6 @@ WIDTH, HEIGHT = 420, 176
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 408, 22, 138
 # Names of layers under a plot, and points that have a dot.
 _MOST_NAMES, _MOST_DOTS = 4, 40
-# Letters of a name beyond which fewer are written.
-_LONG_NAME = 10
 # Letters of a name: up to the first there is room for four beside each other; longer ones than the second are cut.
 _SHORT, _LONG = 12, 17
 # Letters of a title that fit over a plot.
@@ -219,12 +217,12 @@ def _places(curve: Curve) -> list[float]:
 
 def _x_ticks(curve: Curve, xs: Sequence[float]) -> list[tuple[float, str]]:
     count = len(xs)
-    is_long = any(isinstance(name, str) and len(name) > _LONG_NAME for name in curve.x)
+    is_long = any(isinstance(name, str) and len(name) > _SHORT for name in curve.x)
     most = _MOST_NAMES - is_long  # so that they do not overlap
     chosen = sorted({round(place * (count - 1) / (most - 1)) for place in range(most)})
     names = [curve.x[place] for place in chosen]
     return [
-        (xs[place], name[-16:] if isinstance(name, str) else _written(float(name)))
+        (xs[place], name[-_LONG:] if isinstance(name, str) else _written(float(name)))
         for place, name in zip(chosen, names, strict=True)
     ]
 
