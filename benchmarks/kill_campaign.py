@@ -207,6 +207,7 @@ class Training:
         command += ["--mirror", str(self.home / "mirror")]
         command += ["--track", "tensorboard"] if importlib.util.find_spec("tensorboard") else []
         command += ["--out", str(self.home / "runs"), "--name", self.name, "--workers", workers, "--device", "cpu"]
+        command += ["--no-doctor"]  # its looks are forward passes, and the network would record their batches as well
         source = Path(__file__).resolve().parent.parent / "src"
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(filter(None, (str(self.home), str(source), os.environ.get("PYTHONPATH")))),

@@ -1,7 +1,8 @@
-"""The blind half of the doctor's benchmark: planted by somebody who knew the list of illnesses and none of the rules.
+"""Cases that were planted by somebody who knew the list of illnesses and none of the rules, and that have been read since.
 
+They were the first blind half; after its run the rules were mended with it, so it counts with the building half now.
 Every case is sane but for the one thing that its `why` names: a rate that suits the network, normalised pixels, shuffled
-batches. `doctor_logs/blind/README.md` says how the recorded runs were made.
+batches. `doctor_logs/seen/README.md` says how the recorded runs were made.
 """
 
 from __future__ import annotations
@@ -9,240 +10,40 @@ from __future__ import annotations
 import csv
 import os
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from doctor_bench import LOGS, Before, Bench, Case, During, Examined, Recorded
+from doctor_setups import (
+    QUICK,
+    SGD,
+    Attention,
+    FineTuned,
+    HalfPooled,
+    K,
+    Normalising,
+    PlainNet,
+    StillNorms,
+    adam_for,
+    batches,
+    built,
+    centred,
+    classes,
+    normalised_pixels,
+    photos,
+    scored,
+    sgd_for,
+    shuffled,
+    train_briefly,
+    usual,
+)
 from PIL import Image
 from torch import nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, TensorDataset
 
-from striate.models.catalog import build
-
-BLIND = LOGS / "blind"
-K = 12
-
-# Mean and deviation of ImageNet's pixels in 0..1.
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-# Sane and quick on two cores: a narrow ResNet-18 at 48 px on the recipe `small`. Cases change one thing of it, or the network.
-QUICK: Mapping[str, Any] = {
-    "model.name": "resnet18",
-    "model.options.width": 32,
-    "data.size_px": 48,
-    "data.shrink_px": 60,
-    "optim.ema": 0.0,
-}
-# SGD for ResNets with batch normalisation.
-SGD: Mapping[str, Any] = {"optim.name": "sgd", "optim.lr": 0.1, "optim.weight_decay": 5e-4}
-
-
-# ---------------------------------------------------------------- images
-
-
-def _classes(folder: Path) -> list[str]:
-    return sorted(one.name for one in (folder / "train").iterdir() if one.is_dir())
-
-
-def _photos(
-    folder: Path, split: Literal["train", "val"], side: int, per_class: int, seed: int = 0
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The first images of each class, resized to a square and shuffled: [N, 3, side, side] uint8, and [N] int64."""
-    images, labels = [], []
-    for label, name in enumerate(_classes(folder)):
-        for path in sorted((folder / split / name).iterdir())[:per_class]:
-            with Image.open(path) as photo:
-                images.append(np.asarray(photo.convert("RGB").resize((side, side), Image.Resampling.BILINEAR)))
-            labels.append(label)
-    order = np.random.default_rng(seed).permutation(len(labels))
-    pixels = torch.from_numpy(np.stack(images)[order]).permute(0, 3, 1, 2).contiguous()
-    return pixels, torch.tensor(labels)[torch.from_numpy(order)]
-
-
-def _normalised(pixels: torch.Tensor) -> torch.Tensor:
-    """Pixels in 0..255 as networks want them: less ImageNet's mean, over its deviation."""
-    return _centred(pixels.float() / 255)
-
-
-def _centred(pixels: torch.Tensor) -> torch.Tensor:
-    return (pixels - torch.tensor(MEAN)[:, None, None]) / torch.tensor(DEVIATION)[:, None, None]
-
-
-def _loader(images: torch.Tensor, labels: torch.Tensor, batch: int = 32) -> DataLoader[tuple[torch.Tensor, ...]]:
-    """A loader that shuffles, in the same way each time the case is built."""
-    return DataLoader(
-        TensorDataset(images, labels), batch, shuffle=True, drop_last=True, generator=torch.Generator().manual_seed(1)
-    )
-
-
-def _batches(images: torch.Tensor, labels: torch.Tensor, batch: int = 32) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The same as a plain list: the images are shuffled already."""
-    return list(zip(images.split(batch), labels.split(batch), strict=True))
-
-
-def _usual(folder: Path, side: int, per_class: int = 40) -> DataLoader[tuple[torch.Tensor, ...]]:
-    images, labels = _photos(folder, "train", side, per_class)
-    return _loader(_normalised(images), labels)
-
-
-def _scored(folder: Path, side: int, per_class: int = 10) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    images, labels = _photos(folder, "val", side, per_class)
-    return _batches(_normalised(images), labels)
-
-
-def _network(name: str, options: Mapping[str, Any] | None = None, outputs: int = K) -> nn.Module:
-    torch.manual_seed(0)
-    return build(name, outputs, options or {})
-
-
-def _sgd(model: nn.Module, lr: float = 0.05) -> torch.optim.Optimizer:
-    return torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=1e-4)
-
-
-def _adam(model: nn.Module, lr: float = 1e-3) -> torch.optim.Optimizer:
-    return torch.optim.Adam(model.parameters(), lr=lr)
-
-
-def _train(model: nn.Module, loader: DataLoader[tuple[torch.Tensor, ...]], steps: int, lr: float) -> None:
-    """So many steps of Adam, in place."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
-    model.train()
-    taken = 0
-    while taken < steps:
-        for images, labels in loader:
-            optimizer.zero_grad()
-            functional.cross_entropy(model(images), labels).backward()
-            optimizer.step()
-            taken += 1
-            if taken == steps:
-                break
-
-
-# ---------------------------------------------------------------- networks of a stranger
-
-
-class PlainNet(nn.Sequential):
-    """3x3 convolutions, a pool wherever the width changes, the mean over the grid, one linear layer; He's start.
-
-    norm: builds what stands behind each convolution from its channels, or None. active: what stands behind that.
-    """
-
-    def __init__(
-        self,
-        widths: Sequence[int],
-        norm: Callable[[int], nn.Module] | None = None,
-        active: Callable[[], nn.Module] = nn.ReLU,
-    ) -> None:
-        super().__init__()
-        seen = 3
-        for number, width in enumerate(widths):
-            if number and width != seen:
-                self.append(nn.MaxPool2d(2))
-            convolution = nn.Conv2d(seen, width, 3, padding=1)
-            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-            assert convolution.bias is not None
-            nn.init.zeros_(convolution.bias)
-            self.append(convolution)
-            if norm is not None:
-                self.append(norm(width))
-            self.append(active())
-            seen = width
-        self.extend([nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(seen, K)])
-
-
-class Attention(nn.Module):
-    """A gate for each channel, then one for each pixel, both between 0 and 1 (as in CBAM, without its residual)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.channels = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1),
-            nn.Conv2d(channels, channels // 4, 1),
-            nn.ReLU(),
-            nn.Conv2d(channels // 4, channels, 1),
-            nn.Sigmoid(),
-        )
-        self.pixels = nn.Sequential(nn.Conv2d(channels, 1, 7, padding=3), nn.Sigmoid())
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x: [B, C, H, W]. Returns the same shape."""
-        x = x * self.channels(x)
-        gated: torch.Tensor = x * self.pixels(x)
-        return gated
-
-
-class Normalising(nn.Module):
-    """A network that takes images in 0..1 and normalises them itself, as many published ones are wrapped for use."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None])
-        self.register_buffer("deviation", torch.tensor(DEVIATION)[:, None, None])
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """images: [B, 3, H, W] in 0..1. Returns logits [B, K]."""
-        logits: torch.Tensor = self.network((images - self.mean) / self.deviation)
-        return logits
-
-
-class FineTuned(nn.Module):
-    """Features of a network without their gradient, and a new layer of the classes."""
-
-    def __init__(self, backbone: nn.Module, features: int) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.head = nn.Linear(features, K)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """images: [B, 3, H, W] normalised. Returns logits [B, K]."""
-        with torch.no_grad():
-            features = self.backbone(images)
-        logits: torch.Tensor = self.head(features)
-        return logits
-
-
-class StillNorms(nn.Module):
-    """A network whose batch norms stay in evaluation mode, as detection code does for trained backbones."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def train(self, mode: bool = True) -> StillNorms:
-        """Training mode for all but the batch norms."""
-        super().train(mode)
-        for layer in self.modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                layer.eval()
-        return self
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """images: [B, 3, H, W] normalised. Returns logits [B, K]."""
-        logits: torch.Tensor = self.network(images)
-        return logits
-
-
-class HalfPooled(nn.Module):
-    """Convolutions, the sum over the grid brought to length 1, and one linear layer. half: the sum is held in 16 bits."""
-
-    def __init__(self, half: bool) -> None:
-        super().__init__()
-        self.features = nn.Sequential(*list(PlainNet((48, 48, 96, 96, 128), nn.BatchNorm2d))[:-3])
-        self.classes = nn.Linear(128, K)
-        self.half_sum = half
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """images: [B, 3, H, W] normalised. Returns logits [B, K]."""
-        summed = self.features(images).flatten(2).sum(2)
-        summed = summed.half() if self.half_sum else summed
-        length = summed.pow(2).sum(1, keepdim=True).sqrt()
-        logits: torch.Tensor = self.classes((summed / length).float() * 10)
-        return logits
+SEEN = LOGS / "seen"
 
 
 # ---------------------------------------------------------------- examined: what enters the network
@@ -250,57 +51,57 @@ class HalfPooled(nn.Module):
 
 def floats_to_tensor(bench: Bench) -> Examined:
     """Images read as float32 arrays, which torchvision's ToTensor does not divide by 255, and then Normalize."""
-    images, labels = _photos(bench.tiny, "train", 48, 40)
-    model = _network("googlenet-bn", {"aux": False})
-    return Examined(model, _loader(_centred(images.float()), labels), {"optimizer": _sgd(model, 0.02)})
+    images, labels = photos(bench.tiny, "train", 48, 40)
+    model = built("googlenet-bn", {"aux": False})
+    return Examined(model, shuffled(centred(images.float()), labels), {"optimizer": sgd_for(model, 0.02)})
 
 
 def normalised_inside_as_well(bench: Bench) -> Examined:
     """The network normalises by itself, and the images come normalised."""
-    model = Normalising(_network("resnet18", {"width": 32}))
-    options = {"val_loader": _scored(bench.tiny, 64), "optimizer": _sgd(model)}
-    return Examined(model, _usual(bench.tiny, 64), options)
+    model = Normalising(built("resnet18", {"width": 32}))
+    options = {"val_loader": scored(bench.tiny, 64), "optimizer": sgd_for(model)}
+    return Examined(model, usual(bench.tiny, 64), options)
 
 
 def viewed_instead_of_permuted(bench: Bench) -> Examined:
     """Rows of interleaved colours read as if each colour were a plane of its own."""
-    images, labels = _photos(bench.builtin, "train", 32, 40)
+    images, labels = photos(bench.builtin, "train", 32, 40)
     scrambled = images.permute(0, 2, 3, 1).contiguous().view(-1, 3, 32, 32)
-    model = _network("resnet20")
-    return Examined(model, _loader(_normalised(scrambled), labels), {"optimizer": _sgd(model)})
+    model = built("resnet20")
+    return Examined(model, shuffled(normalised_pixels(scrambled), labels), {"optimizer": sgd_for(model)})
 
 
 def blue_first_in_training(bench: Bench) -> Examined:
     """Training images as OpenCV reads them, validation images as Pillow does."""
-    images, labels = _photos(bench.tiny, "train", 64, 60)
-    model = _network("timm/mobilenetv3_small_050")
-    options = {"val_loader": _scored(bench.tiny, 64, 25), "optimizer": _sgd(model)}
-    return Examined(model, _loader(_normalised(images.flip(1)), labels), options)
+    images, labels = photos(bench.tiny, "train", 64, 60)
+    model = built("timm/mobilenetv3_small_050")
+    options = {"val_loader": scored(bench.tiny, 64, 25), "optimizer": sgd_for(model)}
+    return Examined(model, shuffled(normalised_pixels(images.flip(1)), labels), options)
 
 
 def scored_without_normalising(bench: Bench) -> Examined:
     """The validation transform ends with ToTensor."""
-    images, labels = _photos(bench.builtin, "val", 64, 25)
-    model = _network("torchvision/shufflenet_v2_x0_5")
-    options = {"val_loader": _batches(images.float() / 255, labels), "optimizer": _sgd(model)}
-    return Examined(model, _usual(bench.builtin, 64), options)
+    images, labels = photos(bench.builtin, "val", 64, 25)
+    model = built("torchvision/shufflenet_v2_x0_5")
+    options = {"val_loader": batches(images.float() / 255, labels), "optimizer": sgd_for(model)}
+    return Examined(model, usual(bench.builtin, 64), options)
 
 
 def photos_of_16_bits(bench: Bench) -> Examined:
     """Four PNGs of 16 bits a channel, divided by 255 like the rest."""
-    images, labels = _photos(bench.builtin, "train", 48, 40)
+    images, labels = photos(bench.builtin, "train", 48, 40)
     pixels = images.float()
     pixels[[37, 101, 230, 377]] *= 257
-    model = _network("resnet18", {"width": 32})
-    return Examined(model, _batches(_normalised(pixels), labels), {"optimizer": _sgd(model)})
+    model = built("resnet18", {"width": 32})
+    return Examined(model, batches(normalised_pixels(pixels), labels), {"optimizer": sgd_for(model)})
 
 
 def labels_from_one(bench: Bench) -> Examined:
     """Training labels by the place of the folder, validation labels from a ground-truth file that counts from 1."""
-    images, labels = _photos(bench.tiny, "val", 48, 25)
-    model = _network("se-googlenet-bn-paths", {"aux": False})
-    options = {"val_loader": _batches(_normalised(images), labels + 1), "optimizer": _sgd(model, 0.02)}
-    return Examined(model, _usual(bench.tiny, 48), options)
+    images, labels = photos(bench.tiny, "val", 48, 25)
+    model = built("se-googlenet-bn-paths", {"aux": False})
+    options = {"val_loader": batches(normalised_pixels(images), labels + 1), "optimizer": sgd_for(model, 0.02)}
+    return Examined(model, usual(bench.tiny, 48), options)
 
 
 # ---------------------------------------------------------------- examined: the network as it starts
@@ -308,29 +109,29 @@ def labels_from_one(bench: Bench) -> Examined:
 
 def ten_outputs(bench: Bench) -> Examined:
     """ResNet-20 for CIFAR as it comes, with ten outputs, for twelve classes."""
-    model = _network("resnet20", outputs=10)
-    return Examined(model, _usual(bench.builtin, 32), {"optimizer": _sgd(model)})
+    model = built("resnet20", outputs=10)
+    return Examined(model, usual(bench.builtin, 32), {"optimizer": sgd_for(model)})
 
 
 def wide_head(bench: Bench) -> Examined:
     """The new layer of the classes drawn with a deviation of 1."""
-    model = _network("densenet121")
+    model = built("densenet121")
     nn.init.normal_(model.get_parameter("classifier.weight"), std=1.0)
-    return Examined(model, _usual(bench.tiny, 32), {"optimizer": _sgd(model)})
+    return Examined(model, usual(bench.tiny, 32), {"optimizer": sgd_for(model)})
 
 
 def attention_everywhere(bench: Bench) -> Examined:
     """Gates for channels and for pixels behind each of eight convolutions; without them it learns at the same rate."""
     torch.manual_seed(0)
     model = PlainNet((16, 16, 32, 32, 64, 64, 96, 96), Attention)
-    return Examined(model, _usual(bench.tiny, 32), {"optimizer": _adam(model)})
+    return Examined(model, usual(bench.tiny, 32), {"optimizer": adam_for(model)})
 
 
 def forty_bare_layers(bench: Bench) -> Examined:
     """Forty convolutions with He's start and nothing between them but ReLUs and two pools."""
     torch.manual_seed(0)
     model = PlainNet((16,) * 14 + (32,) * 13 + (64,) * 13)
-    return Examined(model, _usual(bench.tiny, 32), {"optimizer": _adam(model)})
+    return Examined(model, usual(bench.tiny, 32), {"optimizer": adam_for(model)})
 
 
 def saturated_tanh(bench: Bench) -> Examined:
@@ -340,30 +141,30 @@ def saturated_tanh(bench: Bench) -> Examined:
     for layer in model:
         if isinstance(layer, nn.Conv2d):
             nn.init.normal_(layer.weight)
-    return Examined(model, _usual(bench.tiny, 32), {"optimizer": _sgd(model, 0.02)})
+    return Examined(model, usual(bench.tiny, 32), {"optimizer": sgd_for(model, 0.02)})
 
 
 def biases_below_zero(bench: Bench) -> Examined:
     """AlexNet's start with a slip of the sign: biases of -1 where the paper has 1, beside weights of 0.01."""
-    model = _network("alexnet", {"width": 48})
+    model = built("alexnet", {"width": 48})
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):
                 parameter.neg_()
-    return Examined(model, _usual(bench.builtin, 64), {"optimizer": _sgd(model, 0.01)})
+    return Examined(model, usual(bench.builtin, 64), {"optimizer": sgd_for(model, 0.01)})
 
 
 def still_norms(bench: Bench) -> Examined:
     """An untrained network whose batch norms never see a batch."""
-    model = StillNorms(_network("resnet18", {"width": 32}))
-    return Examined(model, _usual(bench.builtin, 48), {"optimizer": _sgd(model)})
+    model = StillNorms(built("resnet18", {"width": 32}))
+    return Examined(model, usual(bench.builtin, 48), {"optimizer": sgd_for(model)})
 
 
 def overflowing_sum(bench: Bench) -> Examined:
     """A sum of squares beyond 65,504, the largest number of 16 bits."""
     torch.manual_seed(0)
     model = HalfPooled(half=True)
-    return Examined(model, _usual(bench.builtin, 48), {"optimizer": _sgd(model)})
+    return Examined(model, usual(bench.builtin, 48), {"optimizer": sgd_for(model)})
 
 
 # ---------------------------------------------------------------- examined: what is minimised, and by what
@@ -371,32 +172,32 @@ def overflowing_sum(bench: Bench) -> Examined:
 
 def main_head_alone(bench: Bench) -> Examined:
     """GoogLeNet's auxiliary heads are computed and not minimised."""
-    model = _network("googlenet")
+    model = built("googlenet")
 
     def loss(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
         logits = outputs[0] if isinstance(outputs, tuple) else outputs
         return functional.cross_entropy(logits, labels)
 
-    return Examined(model, _usual(bench.builtin, 64, 30), {"optimizer": _sgd(model, 0.01), "loss": loss})
+    return Examined(model, usual(bench.builtin, 64, 30), {"optimizer": sgd_for(model, 0.01), "loss": loss})
 
 
 def backbone_without_gradient(bench: Bench) -> Examined:
     """A fine-tuning script whose backbone lost its trained weights: random features, and only the last layer learns."""
-    backbone: Any = _network("timm/regnetx_002")
+    backbone: Any = built("timm/regnetx_002")
     backbone.reset_classifier(0)
     model = FineTuned(backbone, 368)
-    options = {"val_loader": _scored(bench.tiny, 48), "optimizer": _sgd(model)}
-    return Examined(model, _usual(bench.tiny, 48), options)
+    options = {"val_loader": scored(bench.tiny, 48), "optimizer": sgd_for(model)}
+    return Examined(model, usual(bench.tiny, 48), options)
 
 
 def head_replaced_too_late(bench: Bench) -> Examined:
     """The optimiser was made first, then the layer of the classes was replaced: it is not among what the optimiser has."""
-    model = _network("torchvision/mobilenet_v2", outputs=1000)
-    optimizer = _sgd(model)
+    model = built("torchvision/mobilenet_v2", outputs=1000)
+    optimizer = sgd_for(model)
     classifier = model.get_submodule("classifier")
     assert isinstance(classifier, nn.Sequential)
     classifier[1] = nn.Linear(1280, K)
-    return Examined(model, _usual(bench.builtin, 48), {"optimizer": optimizer})
+    return Examined(model, usual(bench.builtin, 48), {"optimizer": optimizer})
 
 
 # ---------------------------------------------------------------- before the training
@@ -409,7 +210,7 @@ def _link(source: Path, target: Path) -> None:
 
 def _each(folder: Path, split: str) -> list[tuple[str, Path]]:
     """(class, file) of a split, in order."""
-    return [(name, path) for name in _classes(folder) for path in sorted((folder / split / name).iterdir())]
+    return [(name, path) for name in classes(folder) for path in sorted((folder / split / name).iterdir())]
 
 
 def sorted_apart(bench: Bench) -> Before:
@@ -434,7 +235,7 @@ def sorted_apart(bench: Bench) -> Before:
 
 def long_tail(bench: Bench) -> Before:
     """100 images of the first class, 65 of the second, and so on to 3 of the last four; the validation set is even."""
-    for number, name in enumerate(_classes(bench.tiny)):
+    for number, name in enumerate(classes(bench.tiny)):
         for path in sorted((bench.tiny / "train" / name).iterdir())[: max(3, round(100 * 0.65**number))]:
             _link(path, bench.work / "train" / name / path.name)
     for name, path in _each(bench.tiny, "val"):
@@ -447,7 +248,7 @@ def saved_again_in_val(bench: Bench) -> Before:
     for split in ("train", "val"):
         for name, path in _each(bench.builtin, split):
             _link(path, bench.work / split / name / path.name)
-    for name in _classes(bench.builtin):
+    for name in classes(bench.builtin):
         for number, path in enumerate(sorted((bench.builtin / "train" / name).iterdir())[::8][:12]):
             with Image.open(path) as photo:
                 photo.convert("RGB").save(bench.work / "val" / name / f"export-{number:03}.jpg", quality=88)
@@ -472,7 +273,7 @@ def two_a_class(bench: Bench) -> Before:
     """24 validation images decide which checkpoint is the best and when to stop."""
     for name, path in _each(bench.builtin, "train"):
         _link(path, bench.work / "train" / name / path.name)
-    for name in _classes(bench.builtin):
+    for name in classes(bench.builtin):
         for path in sorted((bench.builtin / "val" / name).iterdir())[:2]:
             _link(path, bench.work / "val" / name / path.name)
     changes = {**QUICK, "budget.evaluate_epochs": 1.0, "budget.patience": 4, "budget.epochs": 20.0}
@@ -579,7 +380,7 @@ def hardly_any_unit_left(bench: Bench) -> During:
 def large_png(bench: Bench) -> During:
     """PNGs of 1,024 px, decoded anew in each epoch for a network of 32 px that takes a millisecond an image."""
     for split, count in (("train", 8), ("val", 2)):
-        for name in _classes(bench.builtin):
+        for name in classes(bench.builtin):
             for path in sorted((bench.builtin / split / name).iterdir())[:count]:
                 target = bench.work / split / name / f"{path.stem}.png"
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -600,7 +401,7 @@ def large_png(bench: Bench) -> During:
 
 def _recorded(name: str) -> Callable[[Bench], Recorded]:
     """A case that reads a folder or a table of `doctor_logs/blind`."""
-    return lambda bench: Recorded(BLIND / name)
+    return lambda bench: Recorded(SEEN / name)
 
 
 # ---------------------------------------------------------------- healthy
@@ -608,30 +409,30 @@ def _recorded(name: str) -> Callable[[Bench], Recorded]:
 
 def starts_at_zero(bench: Bench) -> Examined:
     """Residual blocks that start as their shortcut and a layer of the classes that starts at zero."""
-    model = _network("resnet18", {"width": 32, "zero_gamma": True})
+    model = built("resnet18", {"width": 32, "zero_gamma": True})
     nn.init.zeros_(model.get_parameter("fc.weight"))
     nn.init.zeros_(model.get_parameter("fc.bias"))
-    options = {"val_loader": _scored(bench.tiny, 64), "optimizer": _sgd(model)}
-    return Examined(model, _usual(bench.tiny, 64), options)
+    options = {"val_loader": scored(bench.tiny, 64), "optimizer": sgd_for(model)}
+    return Examined(model, usual(bench.tiny, 64), options)
 
 
 def constant_when_evaluated(bench: Bench) -> Examined:
     """torchvision's GoogLeNet: small weights that batch normalisation makes good, in training only at first."""
-    model = _network("googlenet-bn", {"aux": False})
-    options = {"val_loader": _scored(bench.builtin, 48), "optimizer": _sgd(model, 0.02)}
-    return Examined(model, _usual(bench.builtin, 48), options)
+    model = built("googlenet-bn", {"aux": False})
+    options = {"val_loader": scored(bench.builtin, 48), "optimizer": sgd_for(model, 0.02)}
+    return Examined(model, usual(bench.builtin, 48), options)
 
 
 def grey_photos(bench: Bench) -> Examined:
     """All images grey, as three equal channels, in training and validation."""
 
     def grey(split: Literal["train", "val"], per_class: int) -> tuple[torch.Tensor, torch.Tensor]:
-        images, labels = _photos(bench.tiny, split, 32, per_class)
+        images, labels = photos(bench.tiny, split, 32, per_class)
         return images.float().mean(1, keepdim=True).expand(-1, 3, -1, -1), labels
 
-    model = _network("resnet20")
-    options = {"val_loader": _batches(*_with(_normalised, grey("val", 10))), "optimizer": _sgd(model)}
-    return Examined(model, _loader(*_with(_normalised, grey("train", 40))), options)
+    model = built("resnet20")
+    options = {"val_loader": batches(*_with(normalised_pixels, grey("val", 10))), "optimizer": sgd_for(model)}
+    return Examined(model, shuffled(*_with(normalised_pixels, grey("train", 40))), options)
 
 
 def _with(
@@ -642,23 +443,23 @@ def _with(
 
 def already_trained(bench: Bench) -> Examined:
     """A network that has been trained on these images, and goes on at a low rate: its first loss is far below ln K."""
-    model = _network("resnet18", {"width": 16})
-    loader = _usual(bench.builtin, 48)
-    _train(model, loader, 90, 0.003)
-    options = {"val_loader": _scored(bench.builtin, 48), "optimizer": _sgd(model, 0.005)}
+    model = built("resnet18", {"width": 16})
+    loader = usual(bench.builtin, 48)
+    train_briefly(model, loader, 90, 0.003)
+    options = {"val_loader": scored(bench.builtin, 48), "optimizer": sgd_for(model, 0.005)}
     return Examined(model, loader, options)
 
 
 def layer_scale(bench: Bench) -> Examined:
     """ConvNeXt: no batch norm, GELU, and residuals that start a million times smaller than their shortcuts."""
-    model = _network("timm/convnext_atto")
+    model = built("timm/convnext_atto")
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4, weight_decay=0.05)
-    return Examined(model, _usual(bench.tiny, 64, 30), {"val_loader": _scored(bench.tiny, 64), "optimizer": optimizer})
+    return Examined(model, usual(bench.tiny, 64, 30), {"val_loader": scored(bench.tiny, 64), "optimizer": optimizer})
 
 
 def twenty_a_class(bench: Bench) -> Before:
     """Real photos of twelve classes, 20 of each: hard, not ill."""
-    for name in _classes(bench.tiny):
+    for name in classes(bench.tiny):
         for path in sorted((bench.tiny / "train" / name).iterdir())[:20]:
             _link(path, bench.work / "train" / name / path.name)
         for path in sorted((bench.tiny / "val" / name).iterdir()):
@@ -669,12 +470,12 @@ def twenty_a_class(bench: Bench) -> Before:
 
 def head_on_trained_features(bench: Bench) -> Before:
     """A backbone that was trained on eight of the classes is frozen on purpose; the head learns the other four."""
-    images, labels = _photos(bench.builtin, "train", 48, 60)
+    images, labels = photos(bench.builtin, "train", 48, 60)
     known = labels < 8
-    model = _network("resnet18", {"width": 32}, outputs=8)
-    _train(model, _loader(_normalised(images[known]), labels[known]), 70, 0.002)
+    model = built("resnet18", {"width": 32}, outputs=8)
+    train_briefly(model, shuffled(normalised_pixels(images[known]), labels[known]), 70, 0.002)
     torch.save(model.state_dict(), bench.work / "eight-classes.pth")
-    for name in _classes(bench.builtin)[8:]:
+    for name in classes(bench.builtin)[8:]:
         for split in ("train", "val"):
             for path in sorted((bench.builtin / split / name).iterdir()):
                 _link(path, bench.work / "photos" / split / name / path.name)
