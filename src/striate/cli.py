@@ -401,8 +401,10 @@ def evaluate(argv: list[str]) -> int:
         split: Annotated[Literal["train", "val", "test"] | None, tyro.conf.arg(metavar="train|val|test")] = None
         # A run trained with --data.colour grey, for the images that show no colour.
         grey: Annotated[str | None, tyro.conf.arg(metavar="RUN")] = None
-        # How each image is looked at: center.
+        # How each image is looked at: center, flip, 10crop, 3scale, 144crop, dense, two of them joined by +, or a JSON file.
         views: str = "center"
+        # What is averaged over the views: probabilities, as the papers did, or logits.
+        average: Literal["probabilities", "logits"] = "probabilities"
         # Weights for a network by name: a file, default (the published ones) or the name of a published set.
         weights: Annotated[str | None, tyro.conf.arg(metavar="FILE|default|NAME")] = None
         # Side of the input for a network by name, in pixels; by default what the weights were made for.
@@ -427,6 +429,7 @@ def evaluate(argv: list[str]) -> int:
         grey=given.grey,
         weights=given.weights,
         views=given.views,
+        average=given.average,
         checkpoint=given.checkpoint,
         raw=given.raw,
         subset=given.subset,

@@ -200,7 +200,8 @@ class View:
     def normalise(self, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Network input from pixels: (pixel / 255 - mean) / std, on the device and in the memory format of `images`.
 
-        images: [B, 3, S, S] uint8. Returns [B, C, S, S] in `dtype`; computed in float32.
+        images: [B, 3, H, W] uint8, of S by S pixels unless the network is slid over larger photos. Returns [B, C, H, W] in
+        `dtype`; computed in float32.
         """
         x = self.levels(images)
         count = self.channels
@@ -211,9 +212,9 @@ class View:
     def levels(self, images: torch.Tensor) -> torch.Tensor:
         """The network's channels, in its order, before they are scaled: whole numbers 0..255, for grey Pillow's convert("L").
 
-        images: [B, 3, S, S] uint8. Returns a new tensor [B, C, S, S] float32.
+        images: [B, 3, H, W] uint8. Returns a new tensor [B, C, H, W] float32.
         """
-        expect(images, "B 3 S S", "images")
+        expect(images, "B 3 H W", "images")
         x = images.float()
         if self.colour == "rgb":
             return x

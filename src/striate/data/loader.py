@@ -18,9 +18,9 @@ import functools
 import itertools
 import weakref
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Final, Literal, NamedTuple
+from typing import ClassVar, Final, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -40,6 +40,8 @@ from striate.data.resample import Resampler
 from striate.data.resident import Prepare, Resident, failed_error, prepared, stuck_error
 from striate.errors import ResourceError, UserError
 from striate.view import View
+
+Made = TypeVar("Made")
 
 _AHEAD: Final = 2  # whole batches made before they are asked for
 _CHUNKS: Final = 4  # jobs of a batch for each worker: few enough to cost nothing, many enough to end together
@@ -507,6 +509,39 @@ def ordered_batches(
     size = max(1, batch_size)
     plans = (Rows(0, rows_b, rows_b) for rows_b in np.split(chosen, range(size, len(chosen), size)) if len(rows_b))
     return _batches(_Viewing(source, view), index, plans, size, workers, timeout_s, pin_memory)
+
+
+def ordered_photos(
+    source: Streaming,
+    index: Index,
+    rows: NDArray[np.int64] | None,
+    make: Callable[[Pixels], Made],
+    workers: Workers,
+    timeout_s: float = 120.0,
+) -> Generator[tuple[int, Made | BadImage]]:
+    """What `make` makes of every photo of `rows` (None: all of the index), in order, with its row; each is decoded once.
+
+    A photo that cannot be used, by the decoder or by `make`, comes as the BadImage. Always in threads, as what is made has no
+    size that is known before. Raises as `train_batches`.
+    """
+    _check_rows(source, index)
+    chosen = np.arange(len(index)) if rows is None else np.asarray(rows, dtype=np.int64)
+
+    def work(row: int, note: Note) -> Made | BadImage:
+        note(row)
+        try:
+            return make(source.image(row))
+        except BadImage as error:
+            return error
+
+    results = threads_in_order(work, iter(chosen.tolist()), workers.count, 4 * max(1, workers.count), timeout_s)
+    with contextlib.closing(results), resample.one_thread("pillow"):
+        try:
+            yield from zip(chosen.tolist(), results, strict=True)
+        except Stuck as error:
+            raise stuck_error(error, index) from error
+        except Failed as error:
+            raise failed_error(error, index) from error
 
 
 def _check_rows(source: Source, index: Index) -> None:

@@ -21,10 +21,11 @@ from striate.data.layouts import detect
 from striate.data.layouts.joined import joined
 from striate.data.loader import Source, Streaming, Workers
 from striate.errors import DataError, UserError
-from striate.evaluate import score
+from striate.evaluate import score, view_sets
 from striate.evaluate.network import from_run, from_weights
 from striate.evaluate.route import Route, Watch, ask
 from striate.evaluate.rows import Row, prediction_rows
+from striate.evaluate.view_sets import Averaging
 from striate.models import catalog
 from striate.run.folder import Run, open_run
 
@@ -39,6 +40,7 @@ def evaluate(
     grey: str | Path | Run | None = None,
     weights: str | None = None,
     views: str = "center",
+    average: Averaging = "probabilities",
     checkpoint: str = "best",
     raw: bool = False,
     subset: bool = False,
@@ -54,20 +56,22 @@ def evaluate(
     network: a run or its folder, or a network's name with `weights`: a file, "default", or the name of a published set.
     data: a data set or "builtin"; a run without it is scored on its own validation set.
     size_px: side of the input of a network by name; None for what its weights were made for.
+    views: how each image is looked at: a name of `view_sets`, two joined by +, or a JSON file; all views of an image are cut from
+    one decode. average: of what over the views, probabilities or logits.
     compiled: the network as `models.compiled` makes it; the protocol says so, and logits differ by rounding.
     grey: a second run, trained with data.colour grey on the same classes, that the grey images go to; `checkpoint` and `raw`
     hold for both. The files are written beside the first run's.
     Returns the summary and the folder of its files. Raises UserError, DataError, CheckpointError, NonFiniteError.
     """
-    if views != "center":
-        raise UserError(f"--views {views}: this version has 'center' (one centre crop).")
     if isinstance(network, Run) or (weights is None and _is_folder(network)):
         run = _as_run(network)
         if data is None and split in {None, "val"}:
             index = _own_validation(run)
         else:
             index = detect.open_split(data if data is not None else run.data["path"], split, run.recipe.data.val_share)
-        return _evaluate(_route(run, grey, checkpoint, raw), index, subset, precision, device, workers, compiled=compiled)
+        return _evaluate(
+            _route(run, grey, checkpoint, raw), index, subset, precision, device, workers, None, compiled, views, average
+        )
     if grey is not None:
         raise UserError(f"{network}: --grey goes with a run as the network for colour; give the folder of a run.")
     catalog.option_names(str(network))  # an unknown name is named as such
@@ -80,7 +84,7 @@ def evaluate(
         raise UserError(f"{network}: say which images to score: --data DATA.")
     index = detect.open_split(data, split)
     opened = from_weights(str(network), weights, index.classes, size_px, Path(out) if out is not None else _home(str(network)))
-    return _evaluate(Route(opened), index, subset, precision, device, workers, compiled=compiled)
+    return _evaluate(Route(opened), index, subset, precision, device, workers, None, compiled, views, average)
 
 
 def evaluate_run(
@@ -111,9 +115,12 @@ def _evaluate(
     workers: str,
     watch: Watch = None,
     compiled: bool = False,
+    views: str = "center",
+    average: Averaging = "probabilities",
 ) -> tuple[score.Summary, Path]:
     network = route.colour
     assert network.classes is not None
+    view_set = view_sets.named(views, network.view, average)
     where = machine.choose_device(device)
     exact = machine.choose_precision(precision, where)
     if not (index.labels >= 0).any():
@@ -124,14 +131,18 @@ def _evaluate(
     class_map = network.classes.match(index.classes, subset=subset)
     crew = Workers.parse(workers)
     source: Source = Streaming(index, network.view.exif, 0)
-    if resident.fits(resident.estimate_bytes(index, network.view)):  # then the next evaluation need not decode
+    if view_set.is_center and resident.fits(
+        resident.estimate_bytes(index, network.view)
+    ):  # then the next evaluation need not decode
         source = resident.build(index, network.view, max(machine.cores(), crew.count), progress=watch)
-    answers = ask(route, source, index, where, exact, crew, class_map, watch, compiled)
+    answers = ask(route, source, index, where, exact, crew, class_map, watch, compiled, views, average)
     protocol = score.Protocol(
         index.split,
         network.view,
         network.weights,
         exact + (", compiled" if compiled else ""),
+        views=view_set.name,
+        looking=view_set.describe(),
         subset=subset,
         checkpoint=network.checkpoint,
         data_fingerprint=index.fingerprint,

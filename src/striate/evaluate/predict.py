@@ -49,13 +49,8 @@ def predict(
             if not batch.keys:
                 continue
             scores_BK = logits(model, batch.images, view, device, precision, channels_last).cpu().numpy()
-            if scores_BK.shape != (len(batch.keys), len(classes)):
-                wanted = [len(batch.keys), len(classes)]
-                raise UserError(
-                    f"Expected logits {wanted} (images, classes), found {list(scores_BK.shape)}: the network and the class list "
-                    "do not belong together."
-                )
-            _refuse_non_finite(scores_BK, batch.keys, precision)
+            refuse_other_classes(scores_BK, len(batch.keys), classes)
+            refuse_non_finite(scores_BK, batch.keys, precision)
             keys.extend(batch.keys)
             labels.append(batch.labels.cpu().numpy().astype(np.int64))
             scores.append(scores_BK)
@@ -81,7 +76,8 @@ def logits(
 ) -> torch.Tensor:
     """One forward pass without gradients; the model must be in `evaluation_mode`.
 
-    images: [B, 3, S, S] uint8, as `view` cuts them. Returns [B, K] float32 on `device`, the main head's raw outputs.
+    images: [B, 3, S, S] uint8, as `view` cuts them; larger for a `models.dense.Dense`. Returns [B, K] float32 on `device`, the
+    main head's raw outputs; of a Dense [B, K, h, w].
     """
     layout = torch.channels_last if channels_last else torch.contiguous_format
     # no_grad and not inference_mode: what a module caches in its forward pass must still serve the next training step.
@@ -151,7 +147,17 @@ def renumber(labels: np.ndarray, class_map: np.ndarray) -> np.ndarray:
     return np.where(labels == UNLABELLED, UNLABELLED, class_map[np.maximum(labels, 0)]).astype(np.int64)
 
 
-def _refuse_non_finite(scores_BK: np.ndarray, keys: tuple[str, ...], precision: str) -> None:
+def refuse_other_classes(scores_BK: np.ndarray, images: int, classes: Classes) -> None:
+    """Raises UserError unless there is a score of each class for each image."""
+    if scores_BK.shape != (images, len(classes)):
+        raise UserError(
+            f"Expected logits {[images, len(classes)]} (images, classes), found {list(scores_BK.shape)}: the network and the "
+            "class list do not belong together."
+        )
+
+
+def refuse_non_finite(scores_BK: np.ndarray, keys: tuple[str, ...], precision: str) -> None:
+    """Raises NonFiniteError naming the first image whose scores are NaN or infinite."""
     finite_B = np.isfinite(scores_BK).all(axis=1)
     if finite_B.all():
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,8 +23,6 @@ from striate.view import View
 
 Bad = Sequence[tuple[str, str]]
 """[(key, reason)] of images that could not be read."""
-
-_VIEWS = {"center": "1 view", "10crop": "10 crops"}
 
 
 class Part(TypedDict):
@@ -83,7 +82,8 @@ class Summary(TypedDict):
 class Protocol:
     """How a score was made: all that must agree before two numbers may be compared.
 
-    split: "val", "train", "test" or "train-sample". views: "center" or the name of a set of test-time views.
+    split: "val", "train", "test" or "train-sample". views: "center" or the name of a set of test-time views; looking: that set in
+    words, with what is averaged.
     weights: which of a checkpoint's two sets. checkpoint: its name, as "step-1200" (empty for a weight file).
     labels: whose labels ("original" is as the data set ships them).
     subset: a part of the network's classes is scored on purpose (all of them still compete).
@@ -98,6 +98,7 @@ class Protocol:
     weights: Literal["raw", "EMA"]
     precision: str
     views: str = "center"
+    looking: str = "1 view"
     labels: str = "original"
     subset: bool = False
     checkpoint: str = ""
@@ -186,7 +187,7 @@ def protocol_line(protocol: Protocol, used: int, expected: int, bad: int, classe
         f"{which} ({classes.hash[:6]})",
         f"{protocol.labels} labels",
         *([f"images packed as {protocol.stored}"] if protocol.stored else []),
-        _VIEWS.get(protocol.views, protocol.views),
+        protocol.looking,
         protocol.view.describe(),
         f"{protocol.weights} weights" + (f" of {protocol.checkpoint}" if protocol.checkpoint else ""),
         protocol.precision,
@@ -291,7 +292,8 @@ def _refuse_empty_classes(classes: Classes, images_K: np.ndarray, bad: Bad) -> N
 
 # ---------------------------------------------------------------- files
 
-_PER_CLASS = ("class_id", "name", "images", "top1", "top5", "precision", "mean_confidence", "most_confused_with", "mistakes")
+_SHARES = ("top1", "top5", "precision", "f1", "mean_confidence")
+_PER_CLASS = ("class_id", "name", "images", *_SHARES, "most_confused_with", "mistakes")
 
 
 def evaluation_name(protocol: Protocol, data_fingerprint: str, checkpoint_digest: str) -> str:
@@ -300,8 +302,10 @@ def evaluation_name(protocol: Protocol, data_fingerprint: str, checkpoint_digest
     checkpoint_digest: SHA-256 of the weights file that was scored, so that raw and EMA weights differ.
     """
     view = files.to_json(protocol.view.to_json(), indent=None)
-    digest = files.sha256_bytes(f"{data_fingerprint}\n{checkpoint_digest}\n{view}".encode())
-    return f"{protocol.split}-{protocol.views}-{digest[:6]}"
+    looking = f"\n{protocol.looking}" if protocol.views != "center" else ""
+    digest = files.sha256_bytes(f"{data_fingerprint}\n{checkpoint_digest}\n{view}{looking}".encode())
+    views = re.sub(r"[^\w.+]+", "-", protocol.views)
+    return f"{protocol.split}-{views}-{digest[:6]}"
 
 
 def write_evaluation(folder: Path, summary: Summary, predictions: Predictions, bad: Bad) -> Path:
@@ -332,7 +336,7 @@ def per_class_csv(scored: Predictions) -> str:
     rows: list[Sequence[object]] = [_PER_CLASS]
     for i, class_id in enumerate(classes.ids):
         other = int(table.mistaken_for[i])
-        shares = map(_share, (table.top1[i], table.top5[i], table.precision[i], table.confidence[i]))
+        shares = map(_share, (table.top1[i], table.top5[i], table.precision[i], table.f1[i], table.confidence[i]))
         mistake = (classes.ids[other] if other >= 0 else "", table.mistakes[i])
         rows.append((class_id, classes.names[i], table.images[i], *shares, *mistake))
     return csv_text(rows)
