@@ -77,8 +77,9 @@ class DataGroup:
     val_share: float = 0.1
     # Three channels, a grey photo as three equal ones; or one grey channel, for a network that sees no colour. [name]
     colour: Literal["rgb", "grey"] = "rgb"
-    # Every image once an epoch; or every class equally often, the images of small classes repeated. [name]
-    sampling: Literal["images", "classes"] = "images"
+    # Every image once an epoch; every class equally often, the images of small classes repeated; or a bootstrap sample, drawn
+    # once with replacement by the seed, which leaves out about 37 % of the images. Source: Breiman 1996, section 1. [name]
+    sampling: Literal["images", "classes", "bootstrap"] = "images"
     # All images shuffled; or by blocks of neighbours, shuffled within a window, for sets larger than memory on slow disks. [name]
     order: Literal["images", "blocks"] = "images"
 
@@ -201,9 +202,19 @@ class OptimGroup:
     weight_decay: Annotated[float, typed("--weight-decay", "--wd")] = 1e-4
     # Whether biases and normalisation layers decay too. [yes or no]
     decay_all: bool = True
-    # How the learning rate falls; cosine and polynomial end with the budget, the others keep their rule. [name]
+    # How the learning rate falls; cosine, cosine-cycles and polynomial end with the budget, the others keep their rule. [name]
     schedule: Annotated[
-        Literal["constant", "step", "plateau", "exponential", "inverse-time", "polynomial", "cosine", "cosine-restarts"],
+        Literal[
+            "constant",
+            "step",
+            "plateau",
+            "exponential",
+            "inverse-time",
+            "polynomial",
+            "cosine",
+            "cosine-restarts",
+            "cosine-cycles",
+        ],
         typed("--schedule"),
     ] = "cosine"
     # Linear rise to the peak; with --for at most a tenth of the plan. Source: Goyal et al. 2017, section 2.2. [epochs]
@@ -225,9 +236,12 @@ class OptimGroup:
     restart_epochs: float = 10.0
     # With schedule cosine-restarts: length of each cycle over the one before. Source: Loshchilov and Hutter 2017, section 3. [1]
     restart_factor: float = 2.0
+    # With schedule cosine-cycles: equal cycles that the budget is cut into; the network at the end of each is kept as a snapshot,
+    # and they answer together. Source: Huang et al. 2017 (snapshot ensembles), section 3, equation 2. [cycles]
+    cycles: Annotated[int, typed("--cycles")] = 5
     # With schedule inverse-time: rate = lr / (1 + inverse_decay * step), Keras' `decay`. [1/step]
     inverse_decay: float = 0.0
-    # With the schedules cosine, cosine-restarts and polynomial: the last rate over the peak.
+    # With the schedules cosine, cosine-restarts, cosine-cycles and polynomial: the last rate over the peak.
     # Source: Loshchilov and Hutter 2017, equation 5. [share 0..1]
     final_lr: float = 0.0
     # Gradients are scaled down to this norm; 0 leaves them. [1]
@@ -244,6 +258,13 @@ class OptimGroup:
     layer_decay: Annotated[float, typed("--layer-decay")] = 1.0
     # Decay of the moving average of the weights, warmed up; 0 keeps none. [share 0..1]
     ema: Annotated[float, typed("--ema")] = 0.0
+    # Share of the budget after which the plain mean of the weights is kept (SWA), batch norm's statistics measured anew; 0 never.
+    # Until there the schedule runs from lr to swa_lr, and stays. Source: Izmailov et al. 2018, section 3. [share 0..1]
+    swa_from: float = 0.0
+    # With swa_from: how often the weights enter the mean. [epochs]
+    swa_epochs: float = 1.0
+    # With swa_from: the rate from there on, over the peak. Source: Izmailov et al. 2018, appendix A.1. [share 0..1]
+    swa_lr: float = 0.5
     # Of the forward and backward pass; auto takes what this machine multiplies fast. [name]
     precision: Annotated[Literal["auto", "bf16", "fp16", "fp32"], typed("--precision")] = "auto"
     # Memory order of images and weights; faster on most machines. [yes or no]
@@ -471,6 +492,17 @@ def check(recipe: Recipe) -> Recipe:
     _require(optim.head_lr > 0, "optim.head_lr", optim.head_lr, "more than 0")
     _require(0 < optim.layer_decay <= 1, "optim.layer_decay", optim.layer_decay, "above 0 and at most 1")
     _require(0 <= optim.ema < 1, "optim.ema", optim.ema, "at least 0 and below 1")
+    _require(1 <= optim.cycles <= 100, "optim.cycles", optim.cycles, "between 1 and 100")
+    _require(0 <= optim.swa_from < 1, "optim.swa_from", optim.swa_from, "at least 0 and below 1")
+    _require(optim.swa_from == 0 or optim.ema == 0, "optim.swa_from", optim.swa_from, "0 where optim.ema keeps another average")
+    _require(
+        optim.swa_from == 0 or optim.schedule in ("constant", "cosine", "polynomial"),
+        "optim.swa_from",
+        optim.swa_from,
+        f"0 with schedule {optim.schedule}: only constant, cosine and polynomial can end before the budget does",
+    )
+    _require(optim.swa_epochs > 0, "optim.swa_epochs", optim.swa_epochs, "more than 0")
+    _require(0 < optim.swa_lr <= 1, "optim.swa_lr", optim.swa_lr, "above 0 and at most 1")
     _require(optim.max_skips >= 1, "optim.max_skips", optim.max_skips, "1 or more")
     _require(0 <= optim.seed < 2**63, "optim.seed", optim.seed, "between 0 and 2^63 - 1")
     _require(0 <= loss.smoothing < 1, "loss.smoothing", loss.smoothing, "at least 0 and below 1")
@@ -489,10 +521,10 @@ def check(recipe: Recipe) -> Recipe:
         "left out with data.sampling classes, or small classes count twice",
     )
     _require(
-        not (data.order == "blocks" and data.sampling == "classes"),
+        not (data.order == "blocks" and data.sampling != "images"),
         "data.order",
         "blocks",
-        "images with data.sampling classes, which takes images from everywhere",
+        f"images with data.sampling {data.sampling}, which takes images from everywhere",
     )
     _require(data.size_px >= 0, "data.size_px", data.size_px, "0 (chosen from the images) or more")
     _require(0 < data.crop_share <= 1, "data.crop_share", data.crop_share, "above 0 and at most 1")

@@ -511,7 +511,7 @@ def _finished(prepared: Prepared) -> Iterator[str]:
     if prepared.mirror is not None and steps and not prepared.mirror.has(steps[0]):
         best = run.best
         complaints = prepared.mirror.copy(
-            run.checkpoints / f"step-{steps[0]}", steps[0], loop.KEPT, best["step"] if best else None
+            run.checkpoints / f"step-{steps[0]}", steps[0], loop.KEPT, (*run.snapshots, *([best["step"]] if best else []))
         )
         yield from complaints or [f"{prepared.mirror.path}: has a copy now."]
 

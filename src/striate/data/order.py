@@ -43,6 +43,7 @@ class Order:
     process, processes: which consecutive part of each batch is taken, of how many; the whole order is the same for
     any number of processes.
     in_blocks: whether neighbours on disk stay near each other, see `block_order`; not together with labels.
+    is_bootstrap: whether the images of all epochs are a `bootstrap` sample; not together with labels or in_blocks.
     """
 
     seed: int
@@ -52,6 +53,7 @@ class Order:
     process: int = 0
     processes: int = 1
     in_blocks: bool = False
+    is_bootstrap: bool = False
 
     @property
     def part_size(self) -> int:
@@ -62,7 +64,9 @@ class Order:
     def step(self, step: int) -> Rows:
         """The images of one step, counted from 0 over the whole training."""
         epoch, within = divmod(step, steps_per_epoch(self.count, self.batch_size))
-        if self.labels is None:
+        if self.is_bootstrap:
+            order_N, counters_N = _remembered_bootstrap(self.seed, epoch, self.count)
+        elif self.labels is None:
             order_N = counters_N = _remembered(self.seed, epoch, self.count, self.in_blocks)
         else:
             order_N, counters_N = _remembered_balance(self, epoch)
@@ -135,6 +139,17 @@ def balanced_order(seed: int, epoch: int, labels_N: NDArray[np.int32], length: i
     return order_N
 
 
+def bootstrap(seed: int, count: int) -> NDArray[np.int64]:
+    """A bootstrap sample: `count` rows of 0..count-1 drawn with replacement. Returns [count] int64, a pure function.
+
+    Source: Breiman 1996 (bagging predictors), section 1.
+    """
+    word_N = machine.bits(seed, "bootstrap", 0, np.arange(count), 1)[:, 0]
+    # The upper half of each word, scaled to the count: as even as a draw among 2^32 can be.
+    drawn_N: NDArray[np.int64] = ((word_N >> np.uint64(32)) * np.uint64(count) >> np.uint64(32)).astype(np.int64)
+    return drawn_N
+
+
 def _times_before(rows_N: NDArray[np.int64]) -> NDArray[np.int64]:
     """How often each entry came earlier in the list. Returns [N] int64."""
     sorted_N = np.argsort(rows_N, kind="stable")
@@ -159,6 +174,13 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
 @functools.lru_cache(maxsize=2)  # the look-ahead of the loader stands in two epochs at most
 def _remembered(seed: int, epoch: int, count: int, in_blocks: bool) -> NDArray[np.int64]:
     return block_order(seed, epoch, count) if in_blocks else epoch_order(seed, epoch, count)
+
+
+@functools.lru_cache(maxsize=2)
+def _remembered_bootstrap(seed: int, epoch: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and counters of an epoch over the bootstrap sample, in the order of that epoch."""
+    rows_N = bootstrap(seed, count)[epoch_order(seed, epoch, count)]
+    return rows_N, rows_N + count * _times_before(rows_N)
 
 
 @functools.lru_cache(maxsize=2)

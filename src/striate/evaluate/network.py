@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -13,7 +12,7 @@ from striate.errors import UserError
 from striate.files import sha256_file
 from striate.models import catalog, pretrained, sizes
 from striate.models.grey import are_one_channel, one_channel
-from striate.run.folder import Run
+from striate.run.folder import Run, WeightsName
 from striate.view import IMAGENET_GREY_MEAN, IMAGENET_GREY_STD, IMAGENET_MEAN, IMAGENET_STD, View
 
 
@@ -21,14 +20,14 @@ from striate.view import IMAGENET_GREY_MEAN, IMAGENET_GREY_STD, IMAGENET_MEAN, I
 class Network:
     """A network ready to score: with its classes (None where nobody knows them), its View, and what it is.
 
-    digest: SHA-256 of the weights that were loaded. weights: "raw" or "EMA". checkpoint: its name, that of a file, or of a
-    published set. notes: what had to be done to the weights, for people.
+    digest: SHA-256 of the weights that were loaded. weights: as they are, or averaged. checkpoint: its name, that of a file, or
+    of a published set. notes: what had to be done to the weights, for people.
     """
 
     model: torch.nn.Module
     classes: Classes | None
     view: View
-    weights: Literal["raw", "EMA"]
+    weights: WeightsName
     digest: str
     home: Path
     checkpoint: str
@@ -38,10 +37,8 @@ class Network:
 def from_run(run: Run, which: str, raw: bool) -> Network:
     """The network of a run's checkpoint ("best", "last" or "step-N"), averaged weights if there are any and not `raw`."""
     model, weights, found = run.model(which, raw)
-    file = found.path / ("ema.safetensors" if weights == "EMA" else "model.safetensors")
-    return Network(
-        model, run.classes, run.view, "EMA" if weights == "EMA" else "raw", sha256_file(file), run.path, found.path.name
-    )
+    file = found.path / ("model.safetensors" if weights == "raw" else "ema.safetensors")
+    return Network(model, run.classes, run.view, weights, sha256_file(file), run.path, found.path.name)
 
 
 def from_weights(name: str, weights: str, data: Classes | None, size_px: int | None, home: Path) -> Network:

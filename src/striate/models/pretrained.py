@@ -182,7 +182,7 @@ def _of_run(path: Path) -> Weights | None:
             )
         best = files.read_json(path / "best.json")
         path = path / "checkpoints" / best["checkpoint"]
-        path = path / "ema.safetensors" if best.get("weights") == "EMA" else path
+        path = path / "ema.safetensors" if best.get("weights") in ("EMA", "SWA") else path
     view = View.from_json(files.read_json(run / "view.json"))
     return _of_safetensors(path, view, Classes.read(run / "classes.json"))
 

@@ -24,6 +24,9 @@ from striate.run import checkpoint, lock, log
 from striate.run.checkpoint import Checkpoint
 from striate.view import View
 
+# The trained weights as they are, or one of their averages.
+WeightsName = Literal["raw", "EMA", "SWA"]
+
 # What the preparation writes, in this order: the recipe makes a folder a run, so it comes after what a run needs.
 PREPARED = (
     "classes.json",
@@ -113,6 +116,15 @@ class Run:
         return self._table("best.json", "step", "checkpoint") if (self.path / "best.json").exists() else None
 
     @property
+    def snapshots(self) -> tuple[int, ...]:
+        """Steps at which the cycles of the schedule ended so far, whose checkpoints stay; empty for other schedules."""
+        steps = checkpoint.steps_in(self.checkpoints)
+        if not steps:
+            return ()
+        state = read_json(self.checkpoints / f"step-{steps[0]}" / "state.json")
+        return tuple(state.get("snapshots", ()))
+
+    @property
     def status(self) -> dict[str, Any]:
         """status.json: state (running, saved, trained, done, failed), step, reason."""
         return (
@@ -173,13 +185,18 @@ class Run:
             raise CheckpointError(f"{path}: no such checkpoint. There are: {there}.")
         return checkpoint.read(path)
 
-    def model(self, which: str = "best", raw: bool = False) -> tuple[torch.nn.Module, str, Checkpoint]:
-        """The trained network in evaluation mode on the CPU, which weights it holds ("EMA" or "raw"), and their checkpoint."""
+    def model(self, which: str = "best", raw: bool = False) -> tuple[torch.nn.Module, WeightsName, Checkpoint]:
+        """The trained network in evaluation mode on the CPU, which weights it holds, and the checkpoint that they are from."""
         found = self.checkpoint(which)
         model = build_model(self.recipe, len(self.classes.ids))
         use_ema = found.ema is not None and not raw
         weights.put(model, found.ema if use_ema and found.ema is not None else found.model, str(found.path), found.variant)
-        return model.eval(), "EMA" if use_ema else "raw", found
+        return model.eval(), averaging(self.recipe) if use_ema else "raw", found
+
+
+def averaging(recipe: Recipe) -> Literal["EMA", "SWA"]:
+    """What the averaged weights of a training are called, which ema.safetensors holds."""
+    return "SWA" if recipe.optim.swa_from > 0 else "EMA"
 
 
 def build_model(recipe: Recipe, class_count: int) -> torch.nn.Module:

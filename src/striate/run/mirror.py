@@ -105,14 +105,15 @@ class Mirror:
         """Makes the folder and writes the small files. Raises UserError for another run or things; OSError."""
         self._patience.run(self._opened)
 
-    def copy(self, saved: Path, last_step: int, keep: int, best_step: int | None) -> list[str]:
+    def copy(self, saved: Path, last_step: int, keep: int, spared: tuple[int, ...]) -> list[str]:
         """Copies a finished checkpoint folder and the run's small files, then rotates there (see `checkpoint.rotate`).
 
-        The best checkpoint goes along where the mirror lacks it. Returns complaints, each kind once until a copy succeeds;
-        a mirror that fails never stops the training, and the next call tries again.
+        spared: steps that stay besides, the best one and the snapshots, which go along where the mirror lacks them.
+        Returns complaints, each kind once until a copy succeeds; a mirror that fails never stops the training, and the next
+        call tries again.
         """
         try:
-            complaints = self._patience.run(lambda: self._copied(saved, last_step, keep, best_step))
+            complaints = self._patience.run(lambda: self._copied(saved, last_step, keep, spared))
         except (OSError, CheckpointError) as error:
             words = _words(error) if isinstance(error, OSError) else str(error)
             kind = words if isinstance(error, OSError) else "damaged"
@@ -141,23 +142,26 @@ class Mirror:
             left.unlink()
         self._write_files(PREPARED)
 
-    def _copied(self, saved: Path, last_step: int, keep: int, best_step: int | None) -> dict[str, str]:
+    def _copied(self, saved: Path, last_step: int, keep: int, spared: tuple[int, ...]) -> dict[str, str]:
         """Complaints by kind. Raises OSError and CheckpointError when the checkpoint is not there."""
         # A drive that was unmounted leaves an empty folder on the local disk, which is not to be filled.
         if not (self.path / "recipe.json").is_file():
             raise FileNotFoundError(errno.ENOENT, "no recipe.json")
-        folder, best, complaints = self.path / "checkpoints", saved.with_name(f"step-{best_step}"), {}
+        folder, complaints = self.path / "checkpoints", {}
         folder.mkdir(exist_ok=True)
-        if best != saved and best.exists():  # first, so that the best that a checkpoint names is always there
+        for step in dict.fromkeys(spared):  # first, so that the best that a checkpoint names is always there
+            other = saved.with_name(f"step-{step}")
+            if other == saved or not other.exists():
+                continue
             try:
-                self._bring(best, folder)
+                self._bring(other, folder)
             except CheckpointError as error:
-                complaints["best"] = f"{self.path}: the best checkpoint was not copied: {error}"
+                complaints["best"] = f"{self.path}: the checkpoint {other.name}, which stays, was not copied: {error}"
         self._bring(saved, folder)
         self._write_files((*GROWING, *PREPARED))
         status = {"state": "saved", "step": last_step, "reason": "copied to the mirror"}
         _write(self.path / "status.json", to_json(status).encode())
-        if left := checkpoint.rotate(folder, last_step, keep, [] if best_step is None else [best_step]):
+        if left := checkpoint.rotate(folder, last_step, keep, spared):
             complaints["delete"] = left[0]
         return complaints
 

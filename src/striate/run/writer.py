@@ -41,14 +41,14 @@ class Written:
     complaints: tuple[str, ...]
 
 
-# Copies a finished checkpoint elsewhere: (its folder, last step, how many to keep, best step) to complaints.
-Copy = Callable[[Path, int, int, int | None], list[str]]
+# Copies a finished checkpoint elsewhere: (its folder, last step, how many to keep, steps that stay besides) to complaints.
+Copy = Callable[[Path, int, int, tuple[int, ...]], list[str]]
 
 
 class Writer:
     """Writes the checkpoints of one training into a folder.
 
-    keep: how many of the newest stay, beside the best. copy: called with those that are on the disk, one at a time.
+    keep: how many of the newest stay, beside those that `begin` names. copy: called with those on the disk, one at a time.
     The snapshot's memory, as large as the state, is taken once and used again. has_failed: whether a checkpoint did not come
     to the disk. copy_s: what the last copy took.
     """
@@ -59,7 +59,7 @@ class Writer:
             ThreadPoolExecutor(1, name, initializer=machine.step_back) for name in ("checkpoint", "mirror")
         )
         self._copying: tuple[list[int], Future[list[str]]] | None = None
-        self._to_copy: tuple[Path, int, int | None] | None = None
+        self._to_copy: tuple[Path, int, tuple[int, ...]] | None = None
         self._handing_over = threading.Lock()  # of the two above, which the writing thread sees as well
         self._error: Exception | None = None
         self._said: list[str] = []
@@ -80,15 +80,16 @@ class Writer:
         facts: dict[str, Any],
         variant: str | None,
         best: dict[str, Any] | None,
+        kept: tuple[int, ...] = (),
     ) -> None:
         """Takes the snapshot and returns when training may go on; a checkpoint that is under way is waited for first.
 
         parts, variant: see `checkpoint.save`. facts: likewise, not changed any more by the caller. best: what best.json says
-        once this checkpoint is on the disk. Whatever goes wrong is raised by `poll`.
+        once this checkpoint is on the disk. kept: steps whose checkpoints stay besides. Whatever goes wrong is raised by `poll`.
         """
         snapshot = self._snapshot(parts)
         if not self.has_failed:  # where one did not come to the disk, the next would not either
-            self._current = self._thread.submit(self._write, step, snapshot, facts, variant, best)
+            self._current = self._thread.submit(self._write, step, snapshot, facts, variant, best, kept)
 
     def poll(self, wait: bool = False) -> Written | None:
         """The next checkpoint that came to the disk and was not told yet, or None; `wait` for the one under way and its copy.
@@ -147,7 +148,13 @@ class Writer:
         return {part: {name: self._room[part][name] for name in tensors} for part, tensors in parts.items()}
 
     def _write(
-        self, step: int, parts: dict[str, Tensors], facts: dict[str, Any], variant: str | None, best: dict[str, Any] | None
+        self,
+        step: int,
+        parts: dict[str, Tensors],
+        facts: dict[str, Any],
+        variant: str | None,
+        best: dict[str, Any] | None,
+        kept: tuple[int, ...],
     ) -> Written:
         queued_s = machine.queued_s()
         refuse_non_finite(step, parts)
@@ -155,11 +162,11 @@ class Writer:
         queued_s = machine.queued_s() - queued_s
         if best is not None:
             write_json(self._folder.parent / "best.json", best)
-        spared = [best["step"]] if best is not None else []
+        spared = (*kept, *([best["step"]] if best is not None else []))
         with self._handing_over:
             copied = self._copying[0] if self._copying is not None else []
-            complaints = checkpoint.rotate(self._folder, step, self._keep, spared + copied)
-            self._to_copy = (saved.path, step, best["step"] if best is not None else None)
+            complaints = checkpoint.rotate(self._folder, step, self._keep, [*spared, *copied])
+            self._to_copy = (saved.path, step, spared)
         return Written(step, saved, max(0.0, saved.seconds - queued_s), tuple(complaints))
 
     def _copy_newest(self, wait: bool) -> None:
@@ -170,16 +177,15 @@ class Writer:
                 self._copying = None
             with self._handing_over:
                 if self._copying is None and self._to_copy is not None:
-                    (path, step, best_step), self._to_copy = self._to_copy, None
-                    read = [step] if best_step is None else [step, best_step]
-                    self._copying = (read, self._copier.submit(self._copied, self._copy, path, step, best_step))
+                    (path, step, spared), self._to_copy = self._to_copy, None
+                    self._copying = ([step, *spared], self._copier.submit(self._copied, self._copy, path, step, spared))
                 is_idle = self._copying is None
             if not wait or is_idle:
                 return
 
-    def _copied(self, copy: Copy, path: Path, step: int, best_step: int | None) -> list[str]:
+    def _copied(self, copy: Copy, path: Path, step: int, spared: tuple[int, ...]) -> list[str]:
         began = time.monotonic()
-        said = copy(path, step, self._keep, best_step)
+        said = copy(path, step, self._keep, spared)
         self.copy_s = time.monotonic() - began
         return said
 

@@ -210,6 +210,7 @@ def _put_together(
         ranks.rank,
         ranks.world,
         recipe.data.order == "blocks",
+        recipe.data.sampling == "bootstrap",
     )
     layout = torch.channels_last if o.channels_last else torch.contiguous_format
     model = model.to(device).to(memory_format=layout).train()
@@ -246,7 +247,8 @@ def _put_together(
     )
     total = total_steps(recipe, per_epoch)
     plan = budget.first_plan(total, round(o.warmup_epochs * per_epoch))
-    state = State(model, optimizer, average.Average(model, o.ema) if o.ema > 0 else None, step.scaler, plan)
+    mean = average.Average(model, None if o.swa_from else o.ema) if o.ema or o.swa_from else None
+    state = State(model, optimizer, mean, step.scaler, plan)
     if not o.deterministic:
         notes.append("Not deterministic (--no-deterministic): the same command may give other bits, also after a resume.")
     if b.time is not None and not schedule.ends(o.schedule):

@@ -103,6 +103,9 @@ def steps(
 
                 # ------------------------------------------------ score
                 scored_now = False
+                is_snapshot = scoring.snapshot_due(training, finished)
+                if turn.evaluate or turn.save or finished or reason:
+                    scoring.settle_average(training)
                 if reason is None and turn.evaluate:
                     began = time.monotonic()
                     records = scoring.evaluate(training, stop, pace)
@@ -116,7 +119,10 @@ def steps(
 
                 # ------------------------------------------------ save, and with a time budget plan anew
                 # A step that was saved without its evaluation, because the sitting had to end, is saved again with it.
-                if scored_now or (state.step != saved_step and (finished or reason or turn.save)):
+                is_snapshot = is_snapshot and (scored_now or finished or not training.scored)
+                if is_snapshot:
+                    state.snapshots.append(state.step)
+                if scored_now or is_snapshot or (state.step != saved_step and (finished or reason or turn.save)):
                     if limit_s is not None and not finished and turn.settled:  # else nothing is measured yet
                         state.plan = _replanned(training, limit_s, clock, pace)
                         pace.planned(clock.elapsed_s())
@@ -156,8 +162,7 @@ def steps(
                 pace.stepped(count, time.monotonic() - asked)
                 if outcome.skipped is None:
                     state.skipped_in_row = 0
-                    if state.average is not None:
-                        state.average.update(state.model)
+                    _average(training)
                 else:
                     yield _skipped(training, outcome)
                 is_between_steps = True
@@ -307,26 +312,42 @@ def _introduction(training: Training) -> Iterator[Record]:
         )
 
 
+def _average(training: Training) -> None:
+    """Lets the weights after a step enter their average: the moving one each time, the plain one every `swa_epochs`."""
+    state, o = training.state, training.recipe.optim
+    if state.average is None:
+        return
+    every = max(1, round(o.swa_epochs * training.steps_per_epoch)) if o.swa_from else 1
+    if state.step % every == 0 and state.plan.progress(state.step) >= o.swa_from:
+        state.average.update(state.model)
+
+
 def _rate(training: Training) -> float:
     """The learning rate of the next step."""
     state, o = training.state, training.recipe.optim
     peak = schedule.peak(o.lr, o.lr_scaling, o.batch_size, o.lr_batch_size)
+    progress = state.plan.progress(state.step)
+    if o.swa_from:  # the schedule ends where the averaging begins
+        progress = min(1.0, progress / o.swa_from)
+        if o.schedule == "constant" and progress == 1:
+            return peak * o.swa_lr
     return peak * schedule.share(
         o.schedule,
         step=state.step,
         epoch=state.step / training.steps_per_epoch,
-        progress=state.plan.progress(state.step),
+        progress=progress,
         warmup_steps=state.plan.warmup_steps,
         drop_epochs=o.drop_epochs,
         drop_factor=o.drop_factor,
         inverse_decay=o.inverse_decay,
-        final=o.final_lr,
+        final=o.swa_lr if o.swa_from else o.final_lr,
         drops=state.plateau.drops,
         decay_factor=o.decay_factor,
         decay_epochs=o.decay_epochs,
         power=o.power,
         restart_epochs=o.restart_epochs,
         restart_factor=o.restart_factor,
+        cycles=o.cycles,
     )
 
 
@@ -393,7 +414,8 @@ def _save(training: Training, writer: Writer) -> float:
         "seed": training.recipe.optim.seed,
         "environment": machine.describe(training.device) | {"processes": training.ranks.world},
     }
-    writer.begin(state.step, state.tensors(), facts, weights.variant_of(state.model), state.best)
+    kept = tuple(state.snapshots)
+    writer.begin(state.step, state.tensors(), facts, weights.variant_of(state.model), state.best, kept)
     return time.monotonic() - began
 
 

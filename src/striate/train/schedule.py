@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 Scaling = Literal["none", "linear", "square-root"]
-Shape = Literal["constant", "step", "plateau", "exponential", "inverse-time", "polynomial", "cosine", "cosine-restarts"]
+Shape = Literal[
+    "constant",
+    "step",
+    "plateau",
+    "exponential",
+    "inverse-time",
+    "polynomial",
+    "cosine",
+    "cosine-restarts",
+    "cosine-cycles",
+]
 
 # Of a restart: three times 0.1 epochs is a little more than 0.3, and the third restart must not come a step late for it.
 _ROUNDING = 1e-9
@@ -61,6 +71,20 @@ def cosine_restarts(epoch: float, first_epochs: float, factor: float, final: flo
     return cosine(epoch / length, final)
 
 
+def cosine_cycles(progress: float, cycles: int, final: float) -> float:
+    """Half a cosine from 1 to `final`, `cycles` times over the whole plan. progress: share of the plan done, 0..1.
+
+    Source: Huang et al. 2017 (snapshot ensembles), section 3, equation 2.
+    """
+    within = progress * cycles - cycles_done(progress, cycles)
+    return final if progress >= 1 else cosine(within, final)
+
+
+def cycles_done(progress: float, cycles: int) -> int:
+    """How many cycles of `cosine_cycles` have ended at a share of the plan."""
+    return min(cycles, math.floor(progress * cycles + _ROUNDING))
+
+
 @dataclass(frozen=True)
 class Plateau:
     """What the plateau schedule knows of the evaluations so far; early stopping is another one, which ends at its first drop.
@@ -88,7 +112,7 @@ class Plateau:
 
 def ends(shape: Shape) -> bool:
     """Whether the schedule is laid out to end with the budget; the others keep their rule whatever the budget."""
-    return shape in {"cosine", "polynomial"}
+    return shape in {"cosine", "cosine-cycles", "polynomial"}
 
 
 def share(
@@ -106,6 +130,7 @@ def share(
     power: float,
     restart_epochs: float,
     restart_factor: float,
+    cycles: int,
     inverse_decay: float,
     final: float,
 ) -> float:
@@ -123,6 +148,7 @@ def share(
         "polynomial": lambda: polynomial(progress, power, final),
         "cosine": lambda: cosine(progress, final),
         "cosine-restarts": lambda: cosine_restarts(epoch, restart_epochs, restart_factor, final),
+        "cosine-cycles": lambda: cosine_cycles(progress, cycles, final),
     }
     return warmed(step, warmup_steps) * falling[shape]()
 

@@ -17,8 +17,10 @@ from striate.data.order import bounds
 from striate.errors import DataError, Interrupted
 from striate.evaluate import metrics
 from striate.evaluate.predict import predict, scoring_batch_size
+from striate.run.folder import averaging
 from striate.run.log import Record
-from striate.train import bad_images
+from striate.train import bad_images, schedule
+from striate.train.average import Average, measure_statistics
 from striate.train.budget import Clock, Stop
 from striate.train.build import Images, Training
 from striate.train.pace import Pace
@@ -32,7 +34,7 @@ def evaluation_due(training: Training, finished: bool, limit_s: float | None, cl
     state = training.state
     if state.step == 0 or state.evaluated_step == state.step or not training.scored:
         return False
-    if finished:
+    if finished or snapshot_due(training, finished):
         return True
     every = max(1, round(training.recipe.budget.evaluate_epochs * training.steps_per_epoch))
     if state.step // every <= max(state.evaluated_step, 0) // every:
@@ -42,6 +44,45 @@ def evaluation_due(training: Training, finished: bool, limit_s: float | None, cl
     affordable = EVALUATION_SHARE * clock.elapsed_s() >= (state.evaluations + 1) * pace.evaluation_s
     room = limit_s - clock.elapsed_s() > 4 * (pace.evaluation_s + pace.save_s)
     return affordable and room
+
+
+def settle_average(training: Training) -> None:
+    """Brings the averaged weights of SWA to what is to be scored and saved: the raw ones until the mean begins, then the mean
+    with batch norm's statistics over the sample of training images, as they are scored.
+    """
+    state, images = training.state, training.scored[-1] if training.scored else None
+    if state.average is None or state.average.decay is not None:
+        return
+    if not has_begun(state.average):
+        state.average.follow(state.model)
+        return
+    assert images is not None and images.split == "train-sample"
+    size = scoring_batch_size(training.view)
+    batches = ordered_batches(images.source, images.index, training.view, None, size, training.workers)
+    precision = machine.choose_precision(training.recipe.optim.precision, training.device)
+    layout = torch.channels_last if training.recipe.optim.channels_last else torch.contiguous_format
+
+    def normalised() -> Iterator[torch.Tensor]:
+        for number, batch in enumerate(batches):
+            if len(batch) == size or (number == 0 and len(batch) > 1):
+                pixels = machine.copied(batch.images, training.device).contiguous(memory_format=layout)
+                yield training.view.normalise(pixels, torch.float32)
+
+    with contextlib.closing(batches), machine.autocast(training.device, precision):
+        measure_statistics(state.average.model, normalised())
+
+
+def has_begun(mean: Average) -> bool:
+    """Whether there is an average to speak of: a moving one from the start, a plain one from its first update on."""
+    return mean.decay is not None or mean.updates > 0
+
+
+def snapshot_due(training: Training, finished: bool) -> bool:
+    """Whether a cycle of the schedule has just ended, whose network stays and answers with the others."""
+    state, o = training.state, training.recipe.optim
+    if o.schedule != "cosine-cycles" or state.step == 0 or state.step in state.snapshots:
+        return False
+    return finished or schedule.cycles_done(state.plan.progress(state.step), o.cycles) > len(state.snapshots)
 
 
 def cost_steps(training: Training) -> float:
@@ -58,8 +99,10 @@ def evaluate(training: Training, stop: Stop, pace: Pace) -> list[Record] | None:
     the first, and without a validation set the sample of training images decides.
     """
     state = training.state
-    networks = {"raw": state.model} | ({"EMA": state.average.model} if state.average is not None else {})
-    deciding = "EMA" if state.average is not None else "raw"
+    networks = {"raw": state.model}
+    if state.average is not None and has_begun(state.average):
+        networks[averaging(training.recipe)] = state.average.model
+    deciding = next(reversed(networks))
     records = []
     judged: dict[str, Any] = {}
     judge = training.scored[0].split

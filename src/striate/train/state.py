@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -25,7 +25,8 @@ class State:
     step: optimiser steps done (skipped ones count). elapsed_s: training time over all sittings.
     evaluated_step: step of the last evaluation, -1 before the first. since_best: evaluations since the best one.
     plateau: what the schedule of that name counts. bad: images that could not be read, with
-    reason. best: step, top1, weights, checkpoint, loss of the best evaluation. skipped, skipped_in_row: steps not taken for
+    reason. snapshots: steps of the checkpoints that stay because a cycle of the schedule ended there. best: step, top1,
+    weights, checkpoint, loss of the best evaluation. skipped, skipped_in_row: steps not taken for
     non-finite numbers, in all and in a row. pace: measured durations, for the plan of the next sitting.
     """
 
@@ -45,6 +46,7 @@ class State:
     bad: dict[str, str] = field(default_factory=dict)
     best: dict[str, Any] | None = None
     pace: dict[str, float | None] = field(default_factory=dict)
+    snapshots: list[int] = field(default_factory=list)
 
     NUMBERS = (
         "step",
@@ -57,7 +59,10 @@ class State:
         "bad",
         "best",
         "pace",
+        "snapshots",
     )
+    # What checkpoints of older versions lack, and what it was then.
+    ADDED: ClassVar[dict[str, Any]] = {"snapshots": []}
 
     def tensors(self) -> dict[str, Tensors]:
         """Tensors by file: model (weights and buffers), optimizer, and ema if one is kept."""
@@ -81,7 +86,7 @@ class State:
         """Takes over a checkpoint. Raises CheckpointError naming any part that is missing or does not fit."""
         where = str(saved.path)
         wanted = [*self.NUMBERS, "plan", "plateau", "optimizer_tensors", "ema_updates", "scaler"]
-        missing = [name for name in wanted if name not in saved.state]
+        missing = [name for name in wanted if name not in saved.state and name not in self.ADDED]
         if self.average is not None and (saved.ema is None or saved.state.get("ema_updates") is None):
             missing.append("ema.safetensors")
         if self.scaler.is_enabled() and not saved.state.get("scaler"):
@@ -103,6 +108,6 @@ class State:
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(saved.state["scaler"])
         for name in self.NUMBERS:
-            setattr(self, name, saved.state[name])
+            setattr(self, name, saved.state[name] if name in saved.state else copy.deepcopy(self.ADDED[name]))
         self.plan = Plan(**saved.state["plan"])
         self.plateau = Plateau(**saved.state["plateau"])
