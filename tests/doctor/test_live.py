@@ -89,6 +89,7 @@ def test_what_was_told_in_an_earlier_sitting_is_not_told_again(patient_clock):
 def test_a_finding_stands_in_the_log(tmp_path):
     synthetic.make(tmp_path / "photos", classes=4, per_class=32, val_per_class=8)
     changes = {"model": "resnet20", "img_size": 32, "batch_size": 32, "steps": 80, "budget.log_every": 2, "lr": 8.0}
-    run = striate.train(tmp_path / "photos", changes=changes, out=tmp_path, name="run", quiet=True)
-    found = [record for record in run.log() if record["kind"] == "finding"]
+    with contextlib.suppress(NonFiniteError):  # at such a rate it may burst before its end, or not
+        striate.train(tmp_path / "photos", changes=changes, out=tmp_path, name="run", quiet=True)
+    found = [record for record in striate.open_run(tmp_path / "run").log() if record["kind"] == "finding"]
     assert found and found[0]["causes"][0]["name"] == "learning-rate-high"

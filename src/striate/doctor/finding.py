@@ -196,7 +196,7 @@ EXPLAINS: dict[str, tuple[str, ...]] = {
         *_OF_THE_START,
         *("weak-signal", "plateau-at-chance", "gradient-flow", "update-ratio", "dying-units", "never-decayed", "rate-too-low"),
     ),
-    "signal-size": _OF_THE_START,
+    "signal-size": (*_OF_THE_START, "untrained-parameters"),
     "untrained-parameters": ("one-batch", "learning-rate"),
     "batch-norm-batch": ("one-batch", "learning-rate"),
     "saturated-units": ("vanishing-gradient", "one-batch"),
@@ -226,6 +226,7 @@ EXPLAINS: dict[str, tuple[str, ...]] = {
     "underfitting": ("plateau",),
     "slowing": ("waiting",),
     "memory-growth": ("slowing",),
+    "crop-loses-object": ("scored-images",),
 }
 
 

@@ -82,7 +82,8 @@ class Signals:
 
     images: their number. image_spread: root mean square of what differs between the images of the batch. layers: innermost
     layers in the order in which they ran; stages: the network's own parts in that order. heads: by name, the main one first.
-    total: the loss as it is minimised. he_share: the weights' deviation over that of He's start, in the median.
+    total: the loss as it is minimised. he_share: the weights' deviation over that of He's start, in the median. overflows: of the
+    numbers on the way that are kept for the backward pass, the types of those that left their range, whoever made them.
     """
 
     images: int
@@ -95,6 +96,7 @@ class Signals:
     total: float
     has_norms: bool
     he_share: float
+    overflows: tuple[str, ...] = ()
 
     @functools.cached_property
     def decay(self) -> list[float]:
@@ -135,8 +137,20 @@ def look(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, total: Lo
     leaves = [name for name, layer in model.named_modules() if name and not any(layer.children())]
     parts = stage_names(model)
     gates = [name for name, layer in model.named_modules() if name and 0 < len(list(layer.children())) <= 8]
+    overflows: list[str] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        name = str(tensor.dtype).removeprefix("torch.")
+        # In float32 an infinity may be meant, as in the mask of an attention; a half that is one was a number.
+        is_left = torch.isnan if tensor.dtype in (torch.float32, torch.float64) else _is_not_finite
+        if tensor.is_floating_point() and name not in overflows and bool(is_left(tensor).any()):
+            overflows.append(name)
+        return tensor
+
+    saved = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with preserved(model), as_trained(model):
-        with taps(model, {name: watch(name) for name in dict.fromkeys([*leaves, *parts, *gates])}), torch.enable_grad():
+        tapped = taps(model, {name: watch(name) for name in dict.fromkeys([*leaves, *parts, *gates])})
+        with tapped, torch.enable_grad(), saved:
             reseed_torch(0, 0, 0)
             outputs = model(images)
             heads = heads_of(outputs)
@@ -165,6 +179,7 @@ def look(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, total: Lo
         float(loss.detach()),
         any(isinstance(layer, _NORMS) for layer in model.modules()),
         _he_share(weights),
+        tuple(dict.fromkeys(overflows)),
     )
 
 
@@ -283,6 +298,10 @@ def main_tensor(output: Any) -> torch.Tensor | None:
 
 
 # ---------------------------------------------------------------- numbers
+
+
+def _is_not_finite(tensor: torch.Tensor) -> torch.Tensor:
+    return ~torch.isfinite(tensor)
 
 
 def _rms(tensor: torch.Tensor) -> float:

@@ -197,7 +197,8 @@ def gate_factors(seen: Signals) -> dict[str, float]:
     """The mean factor of the gates in each part of the network that has some."""
     found = {}
     for stage in seen.stages:
-        factors = [one.gate for one in seen.layers if one.gate is not None and one.name.startswith(stage.name + ".")]
+        own = [one for one in seen.layers if one.name == stage.name or one.name.startswith(stage.name + ".")]
+        factors = [one.gate for one in own if one.gate is not None]
         if factors:
             found[stage.name] = sum(factors) / len(factors)
     return found

@@ -22,8 +22,8 @@ SATURATED = 0.5
 def check(patient: Patient) -> Finding | None:
     """The finding, or None where units answer to their inputs."""
     layers = patient.signals.layers
-    gates = {one.name for one in layers if one.gate is not None}  # their inner layers are small, and may rest
-    seen = [one for one in layers if one.values >= FEW and one.name.rpartition(".")[0] not in gates]
+    gates = tuple(f"{one.name}." for one in layers if one.gate is not None)  # their inner layers are small, and may rest
+    seen = [one for one in layers if one.values >= FEW and not one.name.startswith(gates)]
     dead = {one.name: one.dead for one in seen if one.dead is not None}
     if dead and max(dead.values()) > DEAD:
         bad = {name: share for name, share in dead.items() if share > DEAD}

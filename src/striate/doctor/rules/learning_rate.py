@@ -34,10 +34,10 @@ def check(patient: Patient) -> Finding | None:
         return None
     warmed = patient.recipe is not None and patient.recipe.optim.warmup_epochs > 0
     at_peak = curve.at(1.0)
-    is_thrown = trials.moves(patient, curve.rate * (0.1 if warmed else 1.0)) > trials.WHOLE
+    is_thrown = trials.moves(patient, curve.rate) > trials.WHOLE
     if at_peak is not None and _fall(curve, at_peak) >= LEARNS and not is_thrown:
         return None
-    here = curve.at(0.1 if warmed else 1.0)
+    here = curve.at(0.1 if warmed and not is_thrown else 1.0)
     if here is None or len(curve.rates) < 2:
         raise NotJudged("no time for more than one rate")
     if is_thrown:  # it may learn even so, but far less than at a rate that leaves the weights some memory

@@ -8,6 +8,8 @@ Source: Robbins and Monro 1951 (steps must shrink); He et al. 2016, figure 4 (wh
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from striate.doctor.finding import Cause, Finding, NotJudged, Remedy
@@ -25,6 +27,8 @@ _PROGRESS = 0.06
 _LEFT = 0.03
 # Validation: the best of the last half is at most so much better than the best of the first.
 _GAIN = 0.01
+# Or its accuracy swings about its own trend, from evaluation to evaluation, by so many times what its images explain.
+_SWINGS, _LEAST_SWUNG = 1.5, 6
 
 
 def check(history: History) -> Finding | None:
@@ -48,15 +52,21 @@ def check(history: History) -> Finding | None:
     stands = down < max(_PROGRESS * height, noise) and down < 5 * max(error, 1e-12) + _PROGRESS * height
     is_left = height > _LEFT * (history.chance or 1.0)
     gain = _validation_gain(history)
-    if not stands or not is_left or gain > _GAIN:
+    swing, expected = _swing(history)
+    swings = history.is_done and swing > _SWINGS * expected
+    if not is_left or not (swings or (stands and gain <= _GAIN)):
         return None
     is_falling_later = history.recipe is not None and history.recipe.optim.schedule in ("step", "plateau") and not history.is_done
     return Finding(
         code="never-decayed",
         severity="note" if is_falling_later else "warning",
         sentence=(
-            f"The learning rate is {lr[-1]:.3g} from the start to the end ({epochs:.0f} epochs); the loss jitters by {noise:.2g} "
-            f"about {height:.4g} and no longer falls."
+            f"The learning rate is {lr[-1]:.3g} from the start to the end ({epochs:.0f} epochs); "
+            + (
+                f"the loss jitters by {noise:.2g} about {height:.4g} and no longer falls."
+                if stands
+                else f"validation still swings by {swing:.1%} between evaluations, where a falling rate would settle it."
+            )
         ),
         evidence={
             "rate": float(lr[-1]),
@@ -65,6 +75,8 @@ def check(history: History) -> Finding | None:
             "fell by": down,
             "jitter": noise,
             "validation gained in the last half": gain,
+            "swing of validation": swing,
+            "swing that its images explain": expected,
         },
         causes=(
             Cause("schedule-never", 0.8, "a constant rate keeps the weights at a distance from every minimum"),
@@ -77,6 +89,20 @@ def check(history: History) -> Finding | None:
         source=SOURCE,
         curve=curve("Training loss", "step", "loss [nats]", {"training loss": (step, loss)}),
     )
+
+
+def _swing(history: History) -> tuple[float, float]:
+    """Deviation of the validation accuracy from a line through the last half of its evaluations, and what chance explains."""
+    scores = history.scores("val", "raw")
+    top1 = scores["top1"][np.isfinite(scores["top1"])] if scores is not None else np.empty(0)
+    images = history.start.get("val_images")
+    half = top1[len(top1) // 2 :]
+    if len(half) < _LEAST_SWUNG or not images:
+        return 0.0, math.inf
+    place = np.arange(len(half))
+    trend = np.polyval(np.polyfit(place, half, 1), place)
+    swing = math.sqrt(float(((half - trend) ** 2).sum()) / (len(half) - 2))
+    return swing, math.sqrt(float(half.mean() * (1 - half.mean())) / images)
 
 
 def _validation_gain(history: History) -> float:

@@ -25,6 +25,8 @@ _PENALTY_SHARE = 0.5
 _LEAST_PENALTY_SHARE = 0.15
 # Scored without dropout and augmentation, training images do so much better in top-1 than while they are trained on.
 _HELD_BACK = 0.15
+# In training the loss is so many times that of guessing, while the same images have about that when nothing is dropped.
+_NOISED, _GUESSED = 1.5, 1.2
 # Validation above training by so much, in the means of epochs: what is dropped or distorted in training costs that.
 _VAL_AHEAD = 0.03
 
@@ -35,7 +37,8 @@ def check(history: History) -> Finding | None:
     penalty = penalty_share(history)
     limit = _PENALTY_SHARE if history.losses else _LEAST_PENALTY_SHARE
     too_large = math.isfinite(penalty) and penalty > limit and _is_poor(history)
-    if stalled is None and not too_large:
+    noised = _noised(history)
+    if stalled is None and not too_large and noised is None:
         if unknown is not None:
             raise unknown
         return None
@@ -46,6 +49,8 @@ def check(history: History) -> Finding | None:
         because.insert(
             0, f"{'at least ' * (not history.losses)}{penalty:.0%} of the loss is the L2 term, not what the network gets wrong"
         )
+    if noised is not None:
+        because.insert(0, f"the same images have a loss of {noised:.3g} when nothing is dropped or distorted")
     if held_back >= (_HELD_BACK if history.recipe is not None else _VAL_AHEAD):
         because.insert(
             0, f"scored without dropout and augmentation, top-1 is {held_back * 100:.0f} points higher than in training"
@@ -55,8 +60,8 @@ def check(history: History) -> Finding | None:
     height = stalled.loss if stalled is not None else level(history.steps["loss"][-5:])
     return Finding(
         code="regularisation",
-        severity="warning" if too_large or len(because) > 1 or held_back >= _HELD_BACK else "note",
-        sentence=f"The training loss stalls at {height:.4g}: {because[0]}.",
+        severity="warning" if too_large or noised is not None or len(because) > 1 or held_back >= _HELD_BACK else "note",
+        sentence=f"The training loss {'stalls' if stalled is not None else 'is'} at {height:.4g}: {because[0]}.",
         evidence={
             "training loss": height,
             "share of the L2 term": penalty,
@@ -91,6 +96,19 @@ def penalty_share(history: History) -> float:
     if history.chance is None or history.classes is None or not accuracy > 3 / history.classes:
         return math.nan
     return max(0.0, 1 - history.chance / total) if total > 1.2 * history.chance else math.nan
+
+
+def _noised(history: History) -> float | None:
+    """The loss of training images in evaluation mode, where that is as of guessing and in training it is far above; else None.
+
+    An untrained network has about the loss of guessing; only units that are dropped or images that are distorted bring it far
+    above. An L2 term is not in it.
+    """
+    scores = history.scores("train-sample")
+    if scores is None or history.chance is None or history.is_mixed:
+        return None
+    scored, trained = level(scores["loss"][-2:]), level(history.loss[-5:])
+    return scored if trained > _NOISED * history.chance and scored < _GUESSED * history.chance else None
 
 
 def _is_poor(history: History) -> bool:

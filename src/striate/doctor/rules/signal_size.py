@@ -27,19 +27,24 @@ def _overflow(seen: Signals, largest: float) -> Finding | None:
     bad = [one.name for one in seen.weights if one.gradient is not None and not math.isfinite(one.gradient)]
     usual = [part for part in passes.trunk(seen) if math.isfinite(part.scale)]
     is_usual = bool(usual) and max(part.scale for part in usual) < LARGE_LOGITS
-    if not is_usual or (not bad and math.isfinite(seen.total) and math.isfinite(largest)):
+    if not is_usual or (not bad and not seen.overflows and math.isfinite(seen.total) and math.isfinite(largest)):
         return None
     layer = next((one.name for one in seen.layers if not math.isfinite(one.scale)), None)
     return Finding(
         "signal-size",
         "error",
-        f"{f'Gradients of {len(bad)} parameters' if bad else 'The loss'} are not finite, though the signal has a usual size"
+        f"{_what(seen, bad)} not finite, though the signal has a usual size"
         + (
             f"; the first such numbers leave {layer}."
             if layer
             else ": a sum, a root or a logarithm on the way leaves the numbers."
         ),
-        {"size by part": {part.name: part.scale for part in usual}, "parameters": bad[:10], "loss": seen.total},
+        {
+            "size by part": {part.name: part.scale for part in usual},
+            "parameters": bad[:10],
+            "loss": seen.total,
+            "types whose range was left": list(seen.overflows),
+        },
         (
             Cause("precision", 0.9, "numbers that fit until one operation: a half beyond 65,504, a root or a logarithm of 0"),
             Cause("initialisation", 0.2, "or weights that are too large"),
@@ -53,6 +58,12 @@ def _overflow(seen: Signals, largest: float) -> Finding | None:
         SOURCE,
         layer=layer,
     )
+
+
+def _what(seen: Signals, bad: list[str]) -> str:
+    if bad:
+        return f"Gradients of {len(bad)} parameters are"
+    return f"Numbers of type {seen.overflows[0]} on the way are" if seen.overflows else "The loss is"
 
 
 def check(patient: Patient) -> Finding | None:

@@ -38,7 +38,7 @@ def check(history: History) -> Finding | None:
     fifths = parts(speed, 5)
     first, now = fifths[0], fifths[-1]
     falls = [later < 0.97 * earlier for earlier, later in pairwise(fifths)]
-    is_steady = sum(falls) >= 3 and all(later < 1.05 * earlier for earlier, later in pairwise(fifths))
+    is_steady = sum(falls) >= 3 and now == min(fifths) and max(fifths[2:]) < max(fifths[:2])
     elapsed = history.steps["elapsed_s"][rows]
     lasted = float(elapsed[-1] - elapsed[0]) if np.isfinite(elapsed[[0, -1]]).all() else math.inf
     slower = _SLOWER if lasted >= _SOON_S else _SLOWER_SOON

@@ -14,7 +14,7 @@ import math
 import numpy as np
 
 from striate.doctor.finding import Cause, Finding, NotJudged, Remedy
-from striate.doctor.history import History, level
+from striate.doctor.history import History, fall, jitter, level
 from striate.doctor.rules import regularisation
 from striate.doctor.rules.plateau import Stall, decay_is_ahead, stall
 from striate.doctor.rules.plateau_at_chance import is_validation_guessed, strong_settings
@@ -26,6 +26,9 @@ _NO_GAP = 0.06
 # Poor: with more than this, the network did learn.
 _POOR = 0.7
 _LEAST_EVALUATIONS = 2
+# A training that has ended, its rate at less than the first share of its peak, need not stand still: it will learn no more. What
+# it learnt of its own images is then poor when it is less than the second share of the way from guessing to all of them.
+_ENDED, _LITTLE = 0.1, 0.3
 
 
 def check(history: History) -> Finding | None:
@@ -34,7 +37,9 @@ def check(history: History) -> Finding | None:
     told = int(np.isfinite(scores["top1"]).sum()) if scores is not None else 0
     if scores is None or told < _LEAST_EVALUATIONS:
         raise NotJudged("too few evaluations" if told else "no validation scores")
-    stalled = stall(history)
+    stalled = _ended(history)
+    if stalled is None:
+        stalled = stall(history)
     if stalled is None:
         return None
     train, val = _training(history), level(scores["top1"][-2:])
@@ -51,7 +56,7 @@ def check(history: History) -> Finding | None:
         severity="note" if decay_is_ahead(history) else "warning",
         sentence=(
             f"Training images are answered no better than new ones ({train:.1%} and {val:.1%}), "
-            f"and the training loss stands at {stalled.loss:.4g}."
+            f"and the training loss {'ends' if history.is_done else 'stands'} at {stalled.loss:.4g}."
         ),
         evidence={
             "training accuracy": train,
@@ -70,6 +75,23 @@ def check(history: History) -> Finding | None:
         source=SOURCE,
         curve=history.loss_curve(),
     )
+
+
+def _ended(history: History) -> Stall | None:
+    """Where a training ended whose rate has fallen and that hardly knows its own images; None for any other."""
+    lr, rows = history.steps["lr"], np.isfinite(history.loss)
+    known = np.isfinite(lr)
+    if not history.is_done or history.chance is None or not known.any() or rows.sum() < 4:
+        return None
+    has_fallen = lr[known][-1] < _ENDED * lr[known].max()
+    guessed = math.exp(-history.chance)
+    learnt = (_training(history) - guessed) / (1 - guessed)
+    if not has_fallen or not learnt < _LITTLE:
+        return None
+    step, loss = history.steps["step"][rows], history.loss[rows]
+    last = slice(-max(2, len(loss) // 3), None)
+    down, error = fall(loss[last])
+    return Stall(level(loss[last]), down, error, int(step[last][0]), int(step[-1]), jitter(loss[last]))
 
 
 def _training(history: History) -> float:

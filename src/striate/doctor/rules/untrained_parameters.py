@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from striate.doctor import passes
 from striate.doctor.finding import Cause, Finding, Remedy, Severity
 from striate.doctor.passes import Weight
@@ -45,7 +47,8 @@ def check(patient: Patient) -> Finding | None:
     ]
     if _share(unreached, count) > SHARE:
         ran = {layer.name for layer in seen.layers}
-        if all(weight.name.rpartition(".")[0] in ran for weight in unreached):
+        unseen = [weight for weight in unreached if weight.name.rpartition(".")[0] not in ran]
+        if not unseen or _matters(patient, max(unseen, key=lambda weight: weight.count)):
             words = f"{_named(unreached, count)} run and get no gradient: no_grad() or detach() stands between them and the loss."
             return _finding("warning", words, unreached, count, "frozen-parameters")
         words = f"{_named(unreached, count)} get no gradient: they take no part in what the loss sees."
@@ -60,6 +63,17 @@ def check(patient: Patient) -> Finding | None:
             return _finding("note", f"{words} If that is meant, all is well.", frozen, count, "frozen-parameters")
         return _finding("warning", words, frozen, count, "frozen-parameters")
     return None
+
+
+def _matters(patient: Patient, weight: Weight) -> bool:
+    """Whether the output depends on a parameter: it is another one when the parameter is."""
+    parameter = dict(patient.model.named_parameters())[weight.name]
+    images = patient.images[: min(4, len(patient.images))]
+    with torch.no_grad(), passes.preserved(patient.model), passes.as_trained(patient.model):
+        before = next(iter(passes.heads_of(patient.model(images)).values())).clone()
+        parameter.mul_(1.5).add_(0.1 * max(weight.scale, 1e-3))
+        after = next(iter(passes.heads_of(patient.model(images)).values()))
+        return not torch.equal(before, after)
 
 
 def _outside(patient: Patient) -> list[Weight]:
