@@ -17,8 +17,9 @@ from striate.errors import DONE, DataError, StriateError, UserError, nearest, pr
 HELP = """striate: train, evaluate and explain ImageNet-style image classifiers
 
   striate train DATA         train, or go on where the same command was stopped
-  striate evaluate RUN       score a run (or a network with --weights): top-1, top-5, interval, per class
+  striate evaluate RUN…      score a run (or a network with --weights): top-1, top-5, interval, per class; compare, combine
   striate predict RUN PHOTO… name what is in photos
+  striate submit RUN TESTDIR write, check or score a challenge's submission: ILSVRC as Kaggle takes it, or Tiny ImageNet
   striate doctor DATA|RUN    say why a network does not learn: before a training, or after it
   striate report RUN…        one offline HTML page about a run, or about several side by side
   striate runs               which runs there are, how far each is, and its best top-1
@@ -388,13 +389,13 @@ class _Scoring:
 
 
 def evaluate(argv: list[str]) -> int:
-    """Score a run, or a network with --weights, on labelled images."""
+    """Score runs, networks with --weights, or evaluations that were saved; compare several, or let them answer together."""
     import tyro
 
     @dataclass(frozen=True)
     class Evaluate(_Scoring):
-        # A run folder, or the name of a network.
-        network: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|MODEL")] = ""
+        # Run folders, the name of a network, or folders of evaluations, which are scored again without their network.
+        networks: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN|MODEL|EVALUATION…")] = ()
         # Labelled images; by default the run's own validation set.
         data: Annotated[str | None, tyro.conf.arg(metavar="DATA")] = None
         # Which split of the data; by default the validation set.
@@ -405,6 +406,16 @@ def evaluate(argv: list[str]) -> int:
         views: str = "center"
         # What is averaged over the views: probabilities, as the papers did, or logits.
         average: Literal["probabilities", "logits"] = "probabilities"
+        # Other labels (.json as ImageNet ReaL, or .csv), or a list of images to leave out (.txt); repeat it for several.
+        labels: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="original|FILE")] = ()
+        # Of several: whether the difference to the first one means anything.
+        compare: tyro.conf.FlagCreatePairsOff[bool] = False
+        # Let several answer together: the mean of probabilities or logits, or weights chosen on half of the images.
+        combine: Literal["arithmetic", "geometric", "weighted", "stacking", "greedy"] | None = None
+        # Of several: keep the images that all of them scored.
+        common: tyro.conf.FlagCreatePairsOff[bool] = False
+        # Fit the temperature of one network on half of the images, and keep it with its run.
+        calibrate: tyro.conf.FlagCreatePairsOff[bool] = False
         # Weights for a network by name: a file, default (the published ones) or the name of a published set.
         weights: Annotated[str | None, tyro.conf.arg(metavar="FILE|default|NAME")] = None
         # Side of the input for a network by name, in pixels; by default what the weights were made for.
@@ -417,39 +428,77 @@ def evaluate(argv: list[str]) -> int:
         json: tyro.conf.FlagCreatePairsOff[bool] = False
 
     given = _parse(Evaluate, argv, "evaluate", evaluate.__doc__ or "")
-    if not given.network:
+    if not given.networks:
         raise UserError("evaluate: give a run folder, such as runs/demo, or the name of a network with --weights.")
+    several = given.compare or given.combine is not None
+    if several and len(given.networks) < 2:
+        raise UserError(f"evaluate {given.networks[0]}: --compare and --combine go with two or more runs or evaluations.")
+    if given.calibrate and len(given.networks) > 1:
+        raise UserError("--calibrate: a temperature is of one network; give one run or evaluation.")
     from striate.evaluate import open as opened
+    from striate.evaluate import saved, together
     from striate.evaluate.score import headline, parts_line
 
-    summary, folder = opened.evaluate(
-        given.network,
-        given.data,
-        split=given.split,
-        grey=given.grey,
-        weights=given.weights,
-        views=given.views,
-        average=given.average,
-        checkpoint=given.checkpoint,
-        raw=given.raw,
-        subset=given.subset,
-        compiled=given.compile,
-        size_px=given.img_size,
-        precision=given.precision,
-        device=given.device,
-        workers=given.workers,
-    )
-    print(headline(summary))
-    if summary["parts"]:
-        print(parts_line(summary))
-    print(summary["protocol"])
-    for note in summary.get("notes", ()):
-        print(printable(note))
-    for warning in summary["warnings"]:
-        print(f"Warning: {warning}")
-    print(folder)
+    scored: list[tuple[Any, Path]] = []
+    for network in given.networks:
+        if not saved.is_saved(network):
+            summary, folder = opened.evaluate(
+                network,
+                given.data,
+                split=given.split,
+                grey=given.grey,
+                weights=given.weights,
+                views=given.views,
+                average=given.average,
+                labels=given.labels,
+                checkpoint=given.checkpoint,
+                raw=given.raw,
+                subset=given.subset,
+                compiled=given.compile,
+                size_px=given.img_size,
+                precision=given.precision,
+                device=given.device,
+                workers=given.workers,
+            )
+        elif several and not given.labels:
+            scored.append((None, Path(network)))  # as it lies there: a file of predictions alone has no summary
+            continue
+        else:
+            summary, folder = saved.rescore(saved.open_saved(network), given.labels)
+        scored.append((summary, folder))
+        print(headline(summary))
+        if summary["parts"]:
+            print(parts_line(summary))
+        print(printable(summary["protocol"]))
+        for note in summary.get("notes", ()):
+            print(printable(note))
+        for warning in summary["warnings"]:
+            print(f"Warning: {warning}")
+        print(folder)
+    plain: dict[str, Any] = {}
+    if given.calibrate:
+        found, path = opened.calibrate(scored[0][1])
+        for line in found.lines():
+            print(line)
+        print(path)
+        plain["calibration"] = found.to_json()
+    members = [saved.open_saved(folder) for _, folder in scored] if several else []
+    if given.compare:
+        comparisons = together.compared(members)
+        for comparison in comparisons:
+            print(printable(comparison.sentence()))
+        plain["comparisons"] = [dataclasses.asdict(comparison) for comparison in comparisons]
+    if given.combine is not None:
+        joint = together.combined(members, given.combine, given.common)
+        print(f"Together: {headline(joint.summary)}")
+        for line in joint.lines():
+            print(printable(line))
+        print(printable(joint.summary["protocol"]))
+        print(joint.folder)
+        plain["combination"] = {"folder": str(joint.folder), **joint.summary}
     if given.json:
-        print(json.dumps({"folder": str(folder), **summary}))
+        one = [{"folder": str(folder), **(summary or {})} for summary, folder in scored]
+        _print_json((one[0] if len(one) == 1 else {"evaluations": one}) | plain)
     return DONE
 
 
@@ -519,7 +568,8 @@ def predict(argv: list[str]) -> int:
         table.add_row(*(Text(printable(cell)) for cell in (row.key, *cells)))
     Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
     network = route.colour
-    for line in (f"{network.weights} weights of {network.checkpoint}, {network.view.describe()}", *network.notes):
+    tempered = f", temperature {network.temperature:.4g}" if network.temperature != 1 else ""
+    for line in (f"{network.weights} weights of {network.checkpoint}, {network.view.describe()}{tempered}", *network.notes):
         print(printable(line), file=sys.stderr)
     bad = sum(bool(row.reason) for row in rows)
     if bad:
@@ -527,6 +577,97 @@ def predict(argv: list[str]) -> int:
     if given.json:
         plain = {"rows": [dataclasses.asdict(row) | {"status": row.status} for row in rows], "expected": len(rows), "bad": bad}
         print(to_json(plain, indent=None))
+    return DONE
+
+
+def submit(argv: list[str]) -> int:
+    """Write a challenge's submission for the test images in TESTDIR; or --check, or --score, one that is there."""
+    import tyro
+
+    @dataclass(frozen=True)
+    class Submit(_Scoring):
+        # A run folder, a network's name (with its published weights), or a predictions.parquet. Nothing with --check, --score.
+        network: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = ""
+        # The test images: their folder, or the whole of ILSVRC or Tiny ImageNet.
+        images: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TESTDIR")] = ""
+        # What is submitted: class names with the whole photo as their box.
+        task: Literal["classification", "localization"] = "classification"
+        # Kaggle's CSV of the ILSVRC challenge, or Tiny ImageNet's lines of file name and wnid.
+        format: Literal["kaggle", "tiny"] = "kaggle"
+        # The file to write; by default submission.csv, or submission.txt for tiny, in this folder.
+        out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+        # The lines that number the classes; by default LOC_synset_mapping.txt beside or above the images.
+        mapping: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+        # How each image is looked at, as for evaluate: center, flip, 10crop, …
+        views: str = "center"
+        # Look for malformed rows in a submission; exit code 3 where there is an error.
+        check: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+        # With --check: the test images, to compare names and boxes with.
+        data: Annotated[str | None, tyro.conf.arg(metavar="TESTDIR")] = None
+        # Give the top-5 and top-1 error of a submission.
+        score: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+        # With --score: what is in the photos, as LOC_val_solution.csv has it.
+        solution: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+        # One JSON object on the last line of standard output.
+        json: tyro.conf.FlagCreatePairsOff[bool] = False
+
+    given = _parse(Submit, argv, "submit", submit.__doc__ or "")
+    if sum((bool(given.network), given.check is not None, given.score is not None)) != 1:
+        raise UserError(
+            "submit: give a run and test images, as in: striate submit runs/demo ILSVRC/Data/CLS-LOC/test; "
+            "or --check FILE, or --score FILE --solution FILE; one of them."
+        )
+    if bool(given.network) != bool(given.images):
+        raise UserError(f"submit {given.network}: say which test images to answer for: striate submit {given.network} TESTDIR")
+    if given.data is not None and given.check is None:
+        raise UserError(f"--data {given.data}: goes with --check FILE; to write a submission, name the images behind the run.")
+    if (given.score is None) != (given.solution is None):
+        raise UserError(
+            "--score FILE and --solution FILE go together: a submission, and the LOC_val_solution.csv to compare it with."
+        )
+    if given.score is not None and given.format != "kaggle":
+        raise UserError(f"--score --format {given.format}: only Kaggle's form has a solution file to compare with.")
+    if given.check is not None:
+        from striate.submission.check import check
+
+        checked = check(given.check, given.format, given.data, given.mapping)
+        exit_code = DataError.exit_code if checked.errors else DONE
+        print(printable("\n".join(checked.describe())))
+        if given.json:
+            _print_json(checked.to_json() | {"exit_code": exit_code})
+        return exit_code
+    if given.score is not None and given.solution is not None:
+        from striate.submission.score import score
+
+        found = score(given.score, given.solution, given.mapping)
+        print(printable("\n".join(found.describe())))
+        if given.json:
+            _print_json(found.to_json())
+        return DONE
+    import functools
+
+    from striate import progress
+    from striate.submission import write
+
+    with progress.Display() as display:
+        written = write.submit(
+            given.network,
+            given.images,
+            given.out,
+            task=given.task,
+            format=given.format,
+            mapping=given.mapping,
+            views=given.views,
+            checkpoint=given.checkpoint,
+            raw=given.raw,
+            precision=given.precision,
+            device=given.device,
+            workers=given.workers,
+            watch=functools.partial(display.decoding, doing="Looking at images"),
+        )
+    print(printable("\n".join(written.describe())))
+    if given.json:
+        _print_json(written.to_json())
     return DONE
 
 
@@ -1049,6 +1190,7 @@ VERBS = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
+    "submit": submit,
     "doctor": doctor,
     "report": report,
     "runs": runs,

@@ -28,7 +28,7 @@ from striate.doctor import preflight as examined
 from striate.doctor.live import Live
 from striate.errors import DONE, TO_BE_CONTINUED, CheckpointError, DataError, Interrupted, NonFiniteError, StriateError, UserError
 from striate.evaluate import score
-from striate.evaluate.open import evaluate_run
+from striate.evaluate.open import evaluate_run, evaluate_snapshots
 from striate.files import read_json, sha256_file, write_json
 from striate.measure.plan import Forecast
 from striate.ranks import Ranks, joined, local_rank
@@ -536,10 +536,26 @@ def _finish(prepared: Prepared, request: Request, stop: Stop) -> Iterator[str]:
             for warning in summary["warnings"]:
                 yield f"  Warning: {warning}"
             yield f"  {folder}"
+            yield from _snapshots(prepared, request, stop)
     if request.doctor:
         yield from _diagnosed(run)
     run.write_status("done", status["step"], reason=status.get("reason") or "done")
     yield f"Report: {write_report(run.path)}"
+
+
+def _snapshots(prepared: Prepared, request: Request, stop: Stop) -> Iterator[str]:
+    """Scores the snapshots of a schedule with cycles, one by one and together."""
+    run, val = prepared.run, prepared.splits.val
+    if not run.snapshots or val is None:
+        return
+    watch = stop.watching(None)
+    found, together = evaluate_snapshots(run, index=val, device=request.device, workers=request.workers, watch=watch)
+    for step, (summary, _) in zip(run.snapshots, found, strict=True):
+        yield f"Snapshot step-{step}: {score.headline(summary)}"
+    if together is not None:
+        yield f"{len(found)} snapshots together: {score.headline(together.summary)}"
+        yield from together.lines()
+        yield f"  {together.folder}"
 
 
 def _diagnosed(run: Run) -> Iterator[str]:

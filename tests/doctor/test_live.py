@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 
@@ -11,6 +12,7 @@ import striate
 from striate.data import synthetic
 from striate.doctor import live
 from striate.doctor.live import Live
+from striate.errors import NonFiniteError
 from striate.recipe import Recipe, change
 from striate.run.log import Record
 

@@ -1,13 +1,17 @@
 """Metrics against torch, torchmetrics, scikit-learn and cases worked by hand."""
 
+import csv
 import math
 
 import numpy as np
 import pytest
 import torch
 
+from striate.classes import Classes
 from striate.errors import NonFiniteError, UserError
 from striate.evaluate import metrics
+from striate.evaluate.score import per_class_csv
+from striate.predictions import Predictions
 
 
 def drawn(images: int, classes: int, seed: int = 0, right: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -116,6 +120,22 @@ def test_cross_entropy_of_huge_logits_and_of_log_probabilities() -> None:
         metrics.cross_entropy(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), "logits")
 
 
+def test_losses_are_those_of_torch_image_by_image() -> None:
+    scores, labels = drawn(300, 6)
+    theirs = torch.nn.functional.cross_entropy(torch.from_numpy(scores).double(), torch.from_numpy(labels), reduction="none")
+    assert np.allclose(metrics.losses(scores, labels, "logits"), theirs, rtol=1e-12)
+    log_probabilities = metrics.log_probabilities(scores).astype(np.float32)
+    assert np.allclose(metrics.losses(log_probabilities, labels, "log-probabilities"), theirs, atol=1e-6)
+    assert metrics.losses(scores[:0], labels[:0], "logits").shape == (0,)
+
+
+def test_a_resample_draws_every_row_alike() -> None:
+    drawn_rows = np.concatenate([metrics.drawn_again(7, 0, "test", resample) for resample in range(4000)])
+    assert drawn_rows.min() == 0 and drawn_rows.max() == 6 and len(drawn_rows) == 28_000
+    assert np.bincount(drawn_rows) / 4000 == pytest.approx(np.ones(7), abs=0.07)
+    assert not np.array_equal(metrics.drawn_again(50, 0, "test", 0), metrics.drawn_again(50, 0, "test", 1))
+
+
 # ---------------------------------------------------------------- Wilson
 
 
@@ -159,6 +179,40 @@ def test_confusion_precision_and_recall_equal_scikit_learn() -> None:
     assert np.array_equal(table.images, support)
 
 
+def test_each_f1_equals_scikit_learn_also_without_images_or_answers() -> None:
+    """Class 2 is never said, class 3 has no image, class 4 has neither."""
+    theirs = pytest.importorskip("sklearn.metrics")
+    scores, labels = seen_as(np.array([[5, 2, 0, 1, 0], [1, 6, 0, 0, 0], [2, 1, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]]))
+    table, said = metrics.per_class(scores, labels), scores.argmax(1)
+    expected = theirs.f1_score(labels, said, labels=np.arange(5), average=None, zero_division=np.nan)
+    assert np.allclose(table.f1, expected, equal_nan=True)
+    assert table.f1[2] == table.f1[3] == 0 and math.isnan(table.f1[4])
+    present = [0, 1, 2]
+    for average, ours in (("macro", metrics.macro_f1(table)), ("weighted", metrics.weighted_f1(table))):
+        assert ours == pytest.approx(theirs.f1_score(labels, said, labels=present, average=average, zero_division=0))
+
+
+def test_the_f1_of_many_classes_equals_scikit_learn() -> None:
+    theirs = pytest.importorskip("sklearn.metrics")
+    scores, labels = drawn(400, 9, right=0.7)
+    table, said = metrics.per_class(scores, labels), scores.argmax(1)
+    assert np.allclose(table.f1, theirs.f1_score(labels, said, average=None))
+    assert metrics.macro_f1(table) == pytest.approx(theirs.f1_score(labels, said, average="macro"))
+    assert metrics.weighted_f1(table) == pytest.approx(theirs.f1_score(labels, said, average="weighted"))
+    nothing = metrics.per_class(scores[:0], labels[:0])
+    assert math.isnan(metrics.macro_f1(nothing)) and math.isnan(metrics.weighted_f1(nothing))
+
+
+def test_the_f1_has_its_column_in_the_file() -> None:
+    scores, labels = seen_as(np.array([[3, 1, 0], [2, 2, 0], [0, 0, 0]]))
+    classes = Classes(("a", "b", "c"), ("",) * 3)
+    text = per_class_csv(Predictions([str(i) for i in range(8)], labels, scores, "logits", classes))
+    rows = list(csv.DictReader(text.splitlines()))
+    # Of a: precision 3/5, recall 3/4. Class c has no image, and nobody said it.
+    assert [row["f1"] for row in rows] == ["0.666667", "0.571429", ""]
+    assert list(rows[0])[5:8] == ["precision", "f1", "mean_confidence"]
+
+
 def test_confusion_equals_torchmetrics() -> None:
     classification = pytest.importorskip("torchmetrics.functional.classification")
     scores, labels = drawn(200, 5, right=0.7)
@@ -181,6 +235,15 @@ def test_per_class_by_hand() -> None:
 
 
 # ---------------------------------------------------------------- constant output
+
+
+def test_a_probability_of_zero_is_no_constant_output() -> None:
+    scores, _ = drawn(20, 4)
+    log_probabilities = metrics.log_probabilities(scores).astype(np.float32)
+    log_probabilities[:, 2] = -np.inf  # a class that is never possible
+    log_probabilities[3, 1] = -np.inf
+    assert metrics.constant_output(log_probabilities) is None
+    assert metrics.constant_output(np.repeat(log_probabilities[:1], 20, axis=0)) is not None
 
 
 def test_e6_a_constant_network_is_reported() -> None:

@@ -9,7 +9,8 @@ import torch
 
 from striate.classes import Classes, imagenet
 from striate.errors import UserError
-from striate.files import sha256_file
+from striate.evaluate.calibrate import Temperature
+from striate.files import read_json, sha256_file
 from striate.models import catalog, pretrained, sizes
 from striate.models.grey import are_one_channel, one_channel
 from striate.run.folder import Run, WeightsName
@@ -21,7 +22,8 @@ class Network:
     """A network ready to score: with its classes (None where nobody knows them), its View, and what it is.
 
     digest: SHA-256 of the weights that were loaded. weights: as they are, or averaged. checkpoint: its name, that of a file, or
-    of a published set. notes: what had to be done to the weights, for people.
+    of a published set. notes: what had to be done to the weights, for people. temperature: what logits are divided by before they
+    are told as probabilities, fitted by `evaluate --calibrate`; 1 where it was not.
     """
 
     model: torch.nn.Module
@@ -32,13 +34,18 @@ class Network:
     home: Path
     checkpoint: str
     notes: tuple[str, ...] = ()
+    temperature: float = 1.0
 
 
 def from_run(run: Run, which: str, raw: bool) -> Network:
     """The network of a run's checkpoint ("best", "last" or "step-N"), averaged weights if there are any and not `raw`."""
     model, weights, found = run.model(which, raw)
     file = found.path / ("model.safetensors" if weights == "raw" else "ema.safetensors")
-    return Network(model, run.classes, run.view, weights, sha256_file(file), run.path, found.path.name)
+    kept = run.path / "calibration.json"
+    fitted = read_json(kept) if kept.is_file() else {}
+    is_of_these = (fitted.get("checkpoint"), fitted.get("weights"), fitted.get("views")) == (found.path.name, weights, "center")
+    temperature = Temperature.from_json(fitted["temperature"], str(kept)).value if is_of_these else 1.0
+    return Network(model, run.classes, run.view, weights, sha256_file(file), run.path, found.path.name, temperature=temperature)
 
 
 def from_weights(name: str, weights: str, data: Classes | None, size_px: int | None, home: Path) -> Network:

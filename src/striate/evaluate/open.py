@@ -21,11 +21,16 @@ from striate.data.layouts import detect
 from striate.data.layouts.joined import joined
 from striate.data.loader import Source, Streaming, Workers
 from striate.errors import DataError, UserError
-from striate.evaluate import score, view_sets
+from striate.evaluate import score, strata, view_sets
+from striate.evaluate.calibrate import Calibration, calibration, scaled
+from striate.evaluate.labels import judged
 from striate.evaluate.network import from_run, from_weights
 from striate.evaluate.route import Route, Watch, ask
 from striate.evaluate.rows import Row, prediction_rows
+from striate.evaluate.saved import open_saved
+from striate.evaluate.together import Combined, combined
 from striate.evaluate.view_sets import Averaging
+from striate.files import write_json
 from striate.models import catalog
 from striate.run.folder import Run, open_run
 
@@ -41,6 +46,7 @@ def evaluate(
     weights: str | None = None,
     views: str = "center",
     average: Averaging = "probabilities",
+    labels: Sequence[str] = (),
     checkpoint: str = "best",
     raw: bool = False,
     subset: bool = False,
@@ -58,6 +64,7 @@ def evaluate(
     size_px: side of the input of a network by name; None for what its weights were made for.
     views: how each image is looked at: a name of `view_sets`, two joined by +, or a JSON file; all views of an image are cut from
     one decode. average: of what over the views, probabilities or logits.
+    labels: other labels to score by, and lists of images to leave out, as `labels.judged` takes them.
     compiled: the network as `models.compiled` makes it; the protocol says so, and logits differ by rounding.
     grey: a second run, trained with data.colour grey on the same classes, that the grey images go to; `checkpoint` and `raw`
     hold for both. The files are written beside the first run's.
@@ -69,22 +76,57 @@ def evaluate(
             index = _own_validation(run)
         else:
             index = detect.open_split(data if data is not None else run.data["path"], split, run.recipe.data.val_share)
-        return _evaluate(
-            _route(run, grey, checkpoint, raw), index, subset, precision, device, workers, None, compiled, views, average
-        )
-    if grey is not None:
-        raise UserError(f"{network}: --grey goes with a run as the network for colour; give the folder of a run.")
-    catalog.option_names(str(network))  # an unknown name is named as such
-    if weights is None:
-        raise UserError(
-            f"{network}: a network by name needs --weights FILE, or --weights default for the published ones; to score a "
-            "training, give its run folder."
-        )
-    if data is None:
-        raise UserError(f"{network}: say which images to score: --data DATA.")
-    index = detect.open_split(data, split)
-    opened = from_weights(str(network), weights, index.classes, size_px, Path(out) if out is not None else _home(str(network)))
-    return _evaluate(Route(opened), index, subset, precision, device, workers, None, compiled, views, average)
+        route = _route(run, grey, checkpoint, raw)
+    else:
+        index = _named_data(str(network), grey, weights, data, split)
+        home = Path(out) if out is not None else _home(str(network))
+        route = Route(from_weights(str(network), str(weights), index.classes, size_px, home))
+    return _evaluate(route, index, subset, precision, device, workers, None, compiled, views, average, labels)
+
+
+def evaluate_snapshots(
+    run: Run,
+    *,
+    index: Index,
+    precision: machine.Precision = "fp32",
+    device: str = "auto",
+    workers: str = "auto",
+    views: str = "center",
+    average: Averaging = "probabilities",
+    watch: Watch = None,
+) -> tuple[list[tuple[score.Summary, Path]], Combined | None]:
+    """Scores every snapshot of a run with cycles, and the mean of their probabilities; None for the latter with one snapshot.
+
+    Source: Huang et al. 2017, section 3 (snapshot ensembles).
+    """
+    found = []
+    for step in run.snapshots:
+        route = _route(run, None, f"step-{step}", False)
+        found.append(_evaluate(route, index, False, precision, device, workers, watch, views=views, average=average))
+    members = [open_saved(folder) for _, folder in found]
+    return found, combined(members, "arithmetic") if len(members) > 1 else None
+
+
+def calibrate(place: str | Path) -> tuple[Calibration, Path]:
+    """Fits a temperature on half of the images of a saved evaluation, judges it on the other half, and keeps it with the run.
+
+    place: the evaluation's folder. calibration.json is written beside the run's weights, where `predict` finds it.
+    Raises UserError for predictions without their evaluation, and for those of several networks together.
+    """
+    saved = open_saved(place)
+    if saved.summary is None or saved.summary.get("answered_by"):
+        raise UserError(f"{place}: a temperature is of one network; give the folder of an evaluation of one.")
+    found = calibration(saved.predictions)
+    path = saved.folder.parent.parent / "calibration.json"
+    kept = {
+        "temperature": found.temperature.to_json(),
+        **{name: saved.summary[name] for name in ("checkpoint", "weights", "views")},
+        "evaluation": saved.folder.name,
+        "calibration_error_before": found.before.error,
+        "calibration_error_after": found.after.error,
+    }
+    write_json(path, kept)
+    return found, path
 
 
 def evaluate_run(
@@ -117,6 +159,7 @@ def _evaluate(
     compiled: bool = False,
     views: str = "center",
     average: Averaging = "probabilities",
+    by: Sequence[str] = (),
 ) -> tuple[score.Summary, Path]:
     network = route.colour
     assert network.classes is not None
@@ -136,6 +179,10 @@ def _evaluate(
     ):  # then the next evaluation need not decode
         source = resident.build(index, network.view, max(machine.cores(), crew.count), progress=watch)
     answers = ask(route, source, index, where, exact, crew, class_map, watch, compiled, views, average)
+    numbers = {"brightness": answers.brightness_N}
+    if index.boxes is not None:
+        numbers["box share"] = strata.box_share_N(index)[answers.rows_N]
+    told = judged(answers.found, by)
     protocol = score.Protocol(
         index.split,
         network.view,
@@ -143,6 +190,8 @@ def _evaluate(
         exact + (", compiled" if compiled else ""),
         views=view_set.name,
         looking=view_set.describe(),
+        labels=told.words,
+        left_out=told.left_out,
         subset=subset,
         checkpoint=network.checkpoint,
         data_fingerprint=index.fingerprint,
@@ -150,11 +199,11 @@ def _evaluate(
         routing=route.describe(answers.is_grey_N),
     )
     score.account(list(index.keys), answers.found, answers.bad)
-    summary = score.score(answers.found, len(index), answers.bad, protocol, answers.is_grey_N)
+    summary = score.score(told.predictions, len(index), answers.bad, protocol, answers.is_grey_N, numbers)
     if network.notes:
         summary["notes"] = list(network.notes)
-    name = score.evaluation_name(protocol, index.fingerprint, route.digest)
-    return summary, score.write_evaluation(network.home / "evaluation" / name, summary, answers.found, answers.bad)
+    folder = network.home / "evaluation" / score.evaluation_name(protocol, index.fingerprint, route.digest)
+    return summary, score.write_evaluation(folder, summary, answers.found, answers.bad, told.predictions, numbers)
 
 
 def ready(
@@ -208,7 +257,12 @@ def predict(
     exact = machine.choose_precision(precision, where)
     source = Streaming(index, opened.view.exif, 0)
     answers = ask(route, source, index, where, exact, Workers.parse(workers))
-    return prediction_rows(answers.found, answers.bad, list(index.keys), top)
+    found = answers.found
+    if (
+        opened.temperature != 1 and route.grey is None
+    ):  # order and classes stay, probabilities are told as they are right on average
+        found = scaled(found, opened.temperature)
+    return prediction_rows(found, answers.bad, list(index.keys), top)
 
 
 def photos_index(names: Sequence[str], classes: Classes) -> Index:
@@ -242,6 +296,23 @@ def names_from(lines: Iterable[str] | None = None) -> list[str]:
 
 
 # ---------------------------------------------------------------- inside
+
+
+def _named_data(
+    network: str, grey: str | Path | Run | None, weights: str | None, data: str | Path | None, split: SplitName | None
+) -> Index:
+    """The images that a network of a name is scored on. Raises UserError where something is missing."""
+    if grey is not None:
+        raise UserError(f"{network}: --grey goes with a run as the network for colour; give the folder of a run.")
+    catalog.option_names(network)  # an unknown name is named as such
+    if weights is None:
+        raise UserError(
+            f"{network}: a network by name needs --weights FILE, or --weights default for the published ones; to score a "
+            "training, give its run folder."
+        )
+    if data is None:
+        raise UserError(f"{network}: say which images to score: --data DATA.")
+    return detect.open_split(data, split)
 
 
 def _photos(names: Sequence[str], classes: Classes) -> Index:

@@ -85,12 +85,14 @@ class Answers:
     """What was said about the images of an index: `found` and `bad` as `predict` gives them.
 
     is_grey_N: [N] bool, of `found`. brightness_N: [N] float64, the mean level of the network's own view, 0..1.
+    rows_N: [N] int64, in the index.
     """
 
     found: Predictions
     bad: list[tuple[str, str]]
     is_grey_N: NDArray[np.bool_]
     brightness_N: NDArray[np.float64]
+    rows_N: NDArray[np.int64]
 
 
 def ask(
@@ -137,16 +139,18 @@ def ask(
     colour, grey = route.colour, route.grey
     found, bad = say(colour, source, None, seen)
     is_grey_N, brightness_N = seen.together(seen.greys, np.bool_), seen.together(seen.brightnesses, np.float64)
+    rows_N = seen.together(seen.rows, np.int64)
     if grey is None:
-        return Answers(found, bad, is_grey_N, brightness_N)
-    chosen = seen.together(seen.rows, np.int64)[is_grey_N]
+        return Answers(found, bad, is_grey_N, brightness_N, rows_N)
+    chosen = rows_N[is_grey_N]
     said, more_bad = say(grey, Streaming(index, grey.view.exif, 0), chosen, _Seen([], [], [], None, 0))
     lost = {key for key, _ in more_bad}  # could be read a moment ago, or fits the other view only
     is_kept_N = np.array([key not in lost for key in found.keys], np.bool_)
     scores_NK = _log_probabilities(found.scores)
     scores_NK[is_grey_N & is_kept_N] = _log_probabilities(said.scores)
     merged = replace(found, scores=scores_NK, scale="log-probabilities")
-    return Answers(merged.select(is_kept_N), bad + more_bad, is_grey_N[is_kept_N], brightness_N[is_kept_N])
+    kept = is_grey_N[is_kept_N], brightness_N[is_kept_N], rows_N[is_kept_N]
+    return Answers(merged.select(is_kept_N), bad + more_bad, *kept)
 
 
 @dataclass(frozen=True, eq=False)

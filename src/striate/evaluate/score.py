@@ -7,18 +7,19 @@ import io
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
 from striate import files
 from striate.classes import Classes, listed
 from striate.errors import DataError
-from striate.evaluate import metrics
+from striate.evaluate import calibrate, metrics, strata
 from striate.predictions import UNLABELLED, Predictions
+from striate.run.folder import WeightsName
 from striate.view import View
 
 Bad = Sequence[tuple[str, str]]
@@ -28,6 +29,16 @@ Bad = Sequence[tuple[str, str]]
 class Part(TypedDict):
     """The score of a part of the images."""
 
+    images: int
+    top1: float
+    top1_interval: list[float]
+
+
+class Stratum(TypedDict):
+    """The score of the images whose number is from `low` on and below `high`; both None where nobody knows it."""
+
+    low: float | None
+    high: float | None
     images: int
     top1: float
     top1_interval: list[float]
@@ -43,7 +54,11 @@ class Routed(TypedDict):
 class Summary(TypedDict):
     """What `summary.json` says. Shares are 0..1; intervals are [low, high] at 95 % (Wilson); loss is in nats.
 
-    expected = used + bad + unlabelled, always. parts: "grey" and "colour" images apart (`data.views.is_grey`), each where
+    expected = used + bad + unlabelled + left_out, always. left_out: images that a list says not to count. loss: of the label that
+    counts; where an image has several, of the likeliest. macro_f1: mean F1 over the classes that have images.
+    calibration_error: ECE over 15 bins, with its interval. coverage: top-1 of the surest 50, 80, 90 and 95 % of the images, by
+    share. strata: top-1 by a number of the images ("brightness", 0..1, by quarters; "box share", of the photo's area).
+    answered_by: how, where several networks did. parts: "grey" and "colour" images apart (`data.views.is_grey`), each where
     there are any; empty where no image is grey. routed: where the grey images had a network of their own. notes: what had to be
     done to weights from elsewhere, where anything had.
     """
@@ -55,21 +70,32 @@ class Summary(TypedDict):
     top5_interval: list[float]
     loss: float
     mean_class_top1: float
+    macro_f1: float
+    calibration_error: float
+    calibration_error_interval: list[float]
+    coverage: dict[str, float]
+    strata: dict[str, list[Stratum]]
     expected: int
     used: int
     bad: int
     unlabelled: int
+    left_out: int
+    labels: str
     classes: int
     classes_hash: str
     classes_scored: int
     split: str
     data_fingerprint: str
     views: str
+    looking: str
     view: dict[str, Any]
     weights: str
     checkpoint: str
     precision: str
     scale: str
+    stored: str
+    routing: str
+    answered_by: str
     tied_first: int
     parts: dict[str, Part]
     routed: NotRequired[Routed]
@@ -91,11 +117,13 @@ class Protocol:
     stored: how the images had been changed by packing, in words; empty where they are the originals.
     routing: in words, which network saw which images, where there were two; view, weights and checkpoint are then of the
     network for colour.
+    answered_by: in words, where no network alone answered but several together; it stands for views, view and weights.
+    left_out: images that do not count, by the list that `labels` names.
     """
 
     split: str
     view: View
-    weights: Literal["raw", "EMA"]
+    weights: WeightsName
     precision: str
     views: str = "center"
     looking: str = "1 view"
@@ -105,21 +133,33 @@ class Protocol:
     data_fingerprint: str = ""
     stored: str = ""
     routing: str = ""
+    answered_by: str = ""
+    left_out: int = 0
 
 
 # ---------------------------------------------------------------- summary
 
 
-def score(predictions: Predictions, expected: int, bad: Bad, protocol: Protocol, is_grey_N: np.ndarray | None = None) -> Summary:
+def score(
+    predictions: Predictions,
+    expected: int,
+    bad: Bad,
+    protocol: Protocol,
+    is_grey_N: np.ndarray | None = None,
+    numbers: Mapping[str, np.ndarray] | None = None,
+) -> Summary:
     """The numbers of an evaluation, every image accounted for.
 
     expected: images in the set; each is in `predictions` or in `bad`, once. is_grey_N: [N] bool, which images of
-    `predictions` are grey; None where nobody looked.
+    `predictions` are grey; None where nobody looked. numbers: {"brightness" or "box share": [N] float64} of the images, NaN where
+    unknown; top-1 is told by them.
     Raises DataError when the count does not come out, when no image could be read, when none has a label, or (unless
     the protocol says subset) when a class of the network has no image.
     """
     _account(predictions, expected, bad)
-    scored, unlabelled = _labelled(predictions, bad)
+    scored, unlabelled = labelled(predictions, bad)
+    unlabelled -= protocol.left_out
+    is_known_N = predictions.labels != UNLABELLED
     classes = scored.classes
     images_K = np.bincount(scored.labels, minlength=len(classes))
     if not protocol.subset:
@@ -130,6 +170,10 @@ def score(predictions: Predictions, expected: int, bad: Bad, protocol: Protocol,
     first, near = int((places < 1).sum()), int((places < k).sum())
     right_K = np.bincount(scored.labels[places < 1], minlength=len(classes))
     present_K = images_K > 0
+    table = metrics.per_class(scored.scores, scored.labels)
+    confidence_N = metrics.best_probabilities(scored.scores)
+    reliability = calibrate.reliability(confidence_N, places < 1)
+    covered = calibrate.coverage(confidence_N, places < 1)
     summary = Summary(
         top1=first / used,
         top1_interval=list(metrics.wilson(first, used)),
@@ -138,29 +182,58 @@ def score(predictions: Predictions, expected: int, bad: Bad, protocol: Protocol,
         top5_interval=list(metrics.wilson(near, used)),
         loss=metrics.cross_entropy(scored.scores, scored.labels, scored.scale),
         mean_class_top1=float((right_K[present_K] / images_K[present_K]).mean()),
+        macro_f1=metrics.macro_f1(table),
+        calibration_error=calibrate.expected_error(reliability),
+        calibration_error_interval=list(calibrate.error_interval(confidence_N, places < 1)),
+        coverage={f"{share:g}": covered.at(share)[0] for share in calibrate.COVERAGES},
+        strata={
+            name: _strata(name, places < 1, places < k, number_N[is_known_N])
+            for name, number_N in (numbers or {}).items()
+            if np.isfinite(number_N[is_known_N]).any()
+        },
         expected=expected,
         used=used,
         bad=len(bad),
         unlabelled=unlabelled,
+        left_out=protocol.left_out,
+        labels=protocol.labels,
         classes=len(classes),
         classes_hash=classes.hash,
         classes_scored=int(present_K.sum()),
         split=protocol.split,
         data_fingerprint=protocol.data_fingerprint,
         views=protocol.views,
+        looking=protocol.looking,
         view=protocol.view.to_json(),
         weights=protocol.weights,
         checkpoint=protocol.checkpoint,
         precision=protocol.precision,
         scale=scored.scale,
+        stored=protocol.stored,
+        routing=protocol.routing,
+        answered_by=protocol.answered_by,
         tied_first=metrics.tied_first(scored.scores),
-        parts={} if is_grey_N is None else _parts(places < 1, is_grey_N[predictions.labels != UNLABELLED]),
+        parts={} if is_grey_N is None else _parts(places < 1, is_grey_N[is_known_N]),
         warnings=warnings_of(scored),
         protocol=protocol_line(protocol, used, expected, len(bad), classes, int(present_K.sum())),
     )
     if protocol.routing and is_grey_N is not None:
         summary["routed"] = Routed(grey=int(is_grey_N.sum()), colour=int((~is_grey_N).sum()))
     return summary
+
+
+def _strata(name: str, is_right_N: np.ndarray, is_near_N: np.ndarray, number_N: np.ndarray) -> list[Stratum]:
+    edges = strata.BOX_SHARES if name == "box share" else strata.quartiles(number_N)
+    return [
+        Stratum(
+            low=None if math.isnan(one.low) else one.low,
+            high=None if math.isnan(one.high) else one.high,
+            images=one.images,
+            top1=one.top1,
+            top1_interval=list(one.top1_interval),
+        )
+        for one in strata.by_bins(is_right_N, is_near_N, number_N, edges)
+    ]
 
 
 def _parts(is_right_N: np.ndarray, is_grey_N: np.ndarray) -> dict[str, Part]:
@@ -175,9 +248,9 @@ def _parts(is_right_N: np.ndarray, is_grey_N: np.ndarray) -> dict[str, Part]:
 
 def protocol_line(protocol: Protocol, used: int, expected: int, bad: int, classes: Classes, classes_scored: int) -> str:
     """One line that belongs beside every accuracy: split, images, classes, labels, views, preprocessing, weights, precision."""
-    unlabelled = expected - used - bad
-    left_out = f"{bad:,} bad" + (f", {unlabelled:,} unlabelled" if unlabelled else "")
-    counted = f"{used:,} images" if used == expected else f"{used:,} of {expected:,} images ({left_out})"
+    missing = {"bad": bad, "left out": protocol.left_out, "unlabelled": expected - used - bad - protocol.left_out}
+    why = ", ".join(f"{count:,} {what}" for what, count in missing.items() if count or what == "bad")
+    counted = f"{used:,} images" if used == expected else f"{used:,} of {expected:,} images ({why})"
     known = len(classes)
     which = f"{known:,} classes"
     if protocol.subset:
@@ -187,6 +260,10 @@ def protocol_line(protocol: Protocol, used: int, expected: int, bad: int, classe
         f"{which} ({classes.hash[:6]})",
         f"{protocol.labels} labels",
         *([f"images packed as {protocol.stored}"] if protocol.stored else []),
+    ]
+    if protocol.answered_by:
+        return " · ".join([*parts, protocol.answered_by])
+    parts += [
         protocol.looking,
         protocol.view.describe(),
         f"{protocol.weights} weights" + (f" of {protocol.checkpoint}" if protocol.checkpoint else ""),
@@ -264,7 +341,7 @@ def _account(predictions: Predictions, expected: int, bad: Bad) -> None:
         )
 
 
-def _labelled(predictions: Predictions, bad: Bad) -> tuple[Predictions, int]:
+def labelled(predictions: Predictions, bad: Bad) -> tuple[Predictions, int]:
     """The rows that have a label, and how many have none."""
     if not len(predictions):
         if not bad:
@@ -302,15 +379,38 @@ def evaluation_name(protocol: Protocol, data_fingerprint: str, checkpoint_digest
     checkpoint_digest: SHA-256 of the weights file that was scored, so that raw and EMA weights differ.
     """
     view = files.to_json(protocol.view.to_json(), indent=None)
-    looking = f"\n{protocol.looking}" if protocol.views != "center" else ""
+    looking = "".join(
+        f"\n{words}"
+        for words in (
+            protocol.looking if protocol.views != "center" else "",
+            protocol.labels if protocol.labels != "original" else "",
+            protocol.answered_by,
+        )
+        if words
+    )
     digest = files.sha256_bytes(f"{data_fingerprint}\n{checkpoint_digest}\n{view}{looking}".encode())
     views = re.sub(r"[^\w.+]+", "-", protocol.views)
     return f"{protocol.split}-{views}-{digest[:6]}"
 
 
-def write_evaluation(folder: Path, summary: Summary, predictions: Predictions, bad: Bad) -> Path:
-    """Writes predictions.parquet, per_class.csv, confusion.csv, bad_files.csv and, last, summary.json into `folder`.
+def relabelled_name(name: str, protocol: Protocol) -> str:
+    """The folder beside an evaluation's for its score by other labels."""
+    return f"{name}-by-{files.sha256_bytes(protocol.labels.encode())[:6]}"
 
+
+def write_evaluation(
+    folder: Path,
+    summary: Summary,
+    predictions: Predictions,
+    bad: Bad,
+    judged: Predictions | None = None,
+    numbers: Mapping[str, np.ndarray] | None = None,
+) -> Path:
+    """Writes predictions.parquet, the tables, and, last, summary.json into `folder`.
+
+    The tables: per_class.csv, confusion.csv, reliability.csv, coverage.csv, bad_files.csv, and images.csv with the `numbers` of
+    the images. judged: the predictions with the labels that were scored by, where these are not the data set's own; the parquet
+    file keeps the latter.
     Whoever finds a summary finds the files it was made from: an old summary goes first, the new one comes last.
     Returns `folder`. Raises ResourceError or UserError when the disk refuses.
     """
@@ -320,9 +420,13 @@ def write_evaluation(folder: Path, summary: Summary, predictions: Predictions, b
         summary_path.unlink(missing_ok=True)
         files.sync_folder(folder)
         replace(predictions, protocol=summary["protocol"]).write(folder / "predictions.parquet")
-        scored, _ = _labelled(predictions, bad)
+        scored, _ = labelled(predictions if judged is None else judged, bad)
         files.write_whole(folder / "per_class.csv", per_class_csv(scored))
         files.write_whole(folder / "confusion.csv", confusion_csv(scored))
+        files.write_whole(folder / "reliability.csv", reliability_csv(scored))
+        files.write_whole(folder / "coverage.csv", coverage_csv(scored))
+        if numbers:
+            files.write_whole(folder / "images.csv", images_csv(predictions.keys, numbers))
         files.write_whole(folder / "bad_files.csv", csv_text([("key", "reason"), *bad]))
         files.write_json(summary_path, summary)
     except OSError as error:
@@ -347,6 +451,39 @@ def confusion_csv(scored: Predictions) -> str:
     table = metrics.confusion(scored.scores, scored.labels).tolist()
     ids = scored.classes.ids
     return csv_text([("true \\ said", *ids), *((class_id, *counts) for class_id, counts in zip(ids, table, strict=True))])
+
+
+def reliability_csv(scored: Predictions) -> str:
+    """A row for each of 15 bins of confidence: its edges, images, mean confidence and top-1 (empty where it has no image)."""
+    confidence_N, is_right_N = metrics.best_probabilities(scored.scores), metrics.hits(scored.scores, scored.labels, 1)
+    table = calibrate.reliability(confidence_N, is_right_N)
+    rows: list[Sequence[object]] = [("from", "to", "images", "confidence", "top1")]
+    for place, count in enumerate(table.images.tolist()):
+        low, high = table.edges[place : place + 2]
+        rows.append((f"{low:.4f}", f"{high:.4f}", count, _share(table.confidence[place]), _share(table.accuracy[place])))
+    return csv_text(rows)
+
+
+def coverage_csv(scored: Predictions) -> str:
+    """The curve of top-1 against the share of images that are answered, the surest first, at each hundredth."""
+    confidence_N, is_right_N = metrics.best_probabilities(scored.scores), metrics.hits(scored.scores, scored.labels, 1)
+    curve = calibrate.coverage(confidence_N, is_right_N)
+    rows: list[Sequence[object]] = [("coverage", "top1", "confidence")]
+    for hundredth in range(1, 101):
+        top1, confidence = curve.at(hundredth / 100)
+        rows.append((f"{hundredth / 100:.2f}", _share(top1), _share(confidence)))
+    return csv_text(rows)
+
+
+def images_csv(keys: Sequence[str], numbers: Mapping[str, np.ndarray]) -> str:
+    """A row for each image with its numbers, in the order of the predictions."""
+    columns = [[_share(float(value)) for value in number_N] for number_N in numbers.values()]
+    return csv_text([("key", *numbers), *zip(map(shown, keys), *columns, strict=True)])
+
+
+def shown(key: str) -> str:
+    """A key as tables show it: bytes of file names that are no text appear as \\udcNN."""
+    return key.encode("utf-8", "backslashreplace").decode()
 
 
 def csv_text(rows: Sequence[Sequence[object]]) -> str:

@@ -1,0 +1,124 @@
+"""Evaluations that lie on the disk, scored again, with other labels or for what older versions did not count; no network runs."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from striate import predictions
+from striate.errors import CheckpointError, UserError
+from striate.evaluate import labels, score
+from striate.files import read_json
+from striate.predictions import Predictions
+from striate.view import View
+
+PREDICTIONS = "predictions.parquet"
+
+
+@dataclass(frozen=True, eq=False)
+class Saved:
+    """An evaluation's folder as it was written.
+
+    name: how messages call it. summary: None for a file of predictions without its folder. bad: (key, reason) of images that
+    could not be read. numbers: of the images, by name, as images.csv has them.
+    """
+
+    name: str
+    path: Path
+    predictions: Predictions
+    summary: dict[str, Any] | None
+    bad: tuple[tuple[str, str], ...]
+    numbers: dict[str, np.ndarray]
+
+    @property
+    def folder(self) -> Path:
+        """Where its evaluation lies."""
+        return self.path if self.path.is_dir() else self.path.parent
+
+
+def is_saved(place: str | Path) -> bool:
+    """Whether a place is an evaluation's folder or a file of predictions."""
+    path = Path(place)
+    return (path / PREDICTIONS).is_file() or (path.suffix == ".parquet" and path.is_file())
+
+
+def open_saved(place: str | Path) -> Saved:
+    """Reads an evaluation's folder, or a file of predictions alone. Raises CheckpointError where it is damaged."""
+    path = Path(place)
+    file = path / PREDICTIONS if path.is_dir() else path
+    found = predictions.read(file)
+    folder = file.parent
+    is_whole = file.name == PREDICTIONS and (folder / "summary.json").is_file()
+    summary = read_json(folder / "summary.json") if is_whole else None
+    bad = tuple((row["key"], row["reason"]) for row in _rows(folder / "bad_files.csv")) if is_whole else ()
+    numbers: dict[str, np.ndarray] = {}
+    rows = _rows(folder / "images.csv") if is_whole else []
+    if rows and [row["key"] for row in rows] == [score.shown(key) for key in found.keys]:
+        for name in rows[0]:
+            if name != "key":
+                numbers[name] = np.array([float(row[name]) if row[name] else np.nan for row in rows])
+    name = path.name if path.is_dir() else path.stem if path.name != PREDICTIONS else folder.name
+    return Saved(name, path, found, summary, bad, numbers)
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}). Evaluate again.") from error
+
+
+def rescore(saved: Saved, by: Sequence[str] = ()) -> tuple[score.Summary, Path]:
+    """Scores saved predictions again, by other labels where `by` names some (`labels.judged`), and writes it beside.
+
+    Without other labels the folder itself is written anew. Returns the summary and the folder.
+    Raises UserError for predictions without their evaluation's folder, which say nothing of images that were bad.
+    """
+    protocol = _protocol(saved)
+    told = labels.judged(saved.predictions, by)
+    protocol = replace(protocol, labels=told.words, left_out=told.left_out)
+    expected = len(saved.predictions) + len(saved.bad)
+    summary = score.score(told.predictions, expected, saved.bad, protocol, None, saved.numbers)
+    assert saved.summary is not None
+    summary["parts"] = saved.summary.get("parts", {}) if not by else {}
+    for kept in ("routed", "notes"):
+        if kept in saved.summary:
+            summary[kept] = saved.summary[kept]
+    folder = saved.folder
+    if by:
+        folder = folder.with_name(score.relabelled_name(folder.name, protocol))
+    return summary, score.write_evaluation(folder, summary, saved.predictions, saved.bad, told.predictions, saved.numbers)
+
+
+def _protocol(saved: Saved) -> score.Protocol:
+    if saved.summary is None:
+        raise UserError(
+            f"{saved.path}: predictions without the folder of their evaluation: nobody knows how they were made and which images "
+            "were bad. Give the folder, or evaluate again."
+        )
+    known = saved.summary
+    try:
+        return score.Protocol(
+            split=known["split"],
+            view=View.from_json(known["view"]),
+            weights=known["weights"],
+            precision=known["precision"],
+            views=known["views"],
+            looking=known.get("looking", "1 view"),
+            subset=known["classes_scored"] < known["classes"],
+            checkpoint=known["checkpoint"],
+            data_fingerprint=known["data_fingerprint"],
+            stored=known.get("stored", ""),
+            routing=known.get("routing", ""),
+            answered_by=known.get("answered_by", ""),
+        )
+    except (KeyError, TypeError, UserError) as error:
+        raise CheckpointError(f"{saved.folder / 'summary.json'}: not a summary of striate ({error}). Evaluate again.") from error
