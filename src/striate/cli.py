@@ -149,6 +149,8 @@ def train(argv: list[str]) -> int:
         mirror: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
         # Show it in tensorboard, wandb or mlflow as well; repeat it for several.
         track: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME")] = ()
+        # Train so many networks, NAME-1 to NAME-M, with seeds one apart; then score the mean of what they say.
+        members: Annotated[int, tyro.conf.arg(metavar="M")] = 1
         # Look for what keeps it from learning, before the first step and on the way.
         doctor: bool = True
         # Train nothing: measure for some seconds and say what it would take, what holds it up and what to change.
@@ -195,6 +197,17 @@ def train(argv: list[str]) -> int:
         if given.json:
             print(json.dumps({"plan": forecast.to_json()}))
         return DONE
+    if given.members != 1:
+        from striate import ensemble
+
+        trained = ensemble.sit(request, given.members, began=began)
+        print("\n".join(map(printable, trained.lines())))
+        if given.json and _answers():
+            together = trained.together
+            said = {"folder": str(together.folder), **together.summary} if together is not None else None
+            runs = [str(run.path) for run in trained.runs]
+            _print_json({"runs": runs, "exit_code": trained.exit_code, "together": said})
+        return trained.exit_code
     run_folder, exit_code = sitting.sit(request, began=began)
     if given.json and _answers():
         print(
@@ -376,7 +389,7 @@ def _print_json(plain: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class _Scoring:
-    # best, last or step-N, of a run.
+    # best, last or step-N, of a run; for evaluate also snapshots, all of them and their mean.
     checkpoint: str = "best"
     # Take the raw weights where there are averaged ones (EMA).
     raw: bool = False
@@ -430,17 +443,23 @@ def evaluate(argv: list[str]) -> int:
     given = _parse(Evaluate, argv, "evaluate", evaluate.__doc__ or "")
     if not given.networks:
         raise UserError("evaluate: give a run folder, such as runs/demo, or the name of a network with --weights.")
-    several = given.compare or given.combine is not None
-    if several and len(given.networks) < 2:
+    is_of_snapshots = given.checkpoint == "snapshots"
+    several = given.compare or given.combine is not None or is_of_snapshots
+    if several and len(given.networks) < 2 and not is_of_snapshots:
         raise UserError(f"evaluate {given.networks[0]}: --compare and --combine go with two or more runs or evaluations.")
-    if given.calibrate and len(given.networks) > 1:
+    if given.calibrate and (len(given.networks) > 1 or is_of_snapshots):
         raise UserError("--calibrate: a temperature is of one network; give one run or evaluation.")
     from striate.evaluate import open as opened
     from striate.evaluate import saved, together
     from striate.evaluate.score import headline, parts_line
 
     scored: list[tuple[Any, Path]] = []
-    for network in given.networks:
+    looked_at = [
+        (network, checkpoint)
+        for network in given.networks
+        for checkpoint in (opened.snapshots(network) if is_of_snapshots else (given.checkpoint,))
+    ]
+    for network, checkpoint in looked_at:
         if not saved.is_saved(network):
             summary, folder = opened.evaluate(
                 network,
@@ -451,7 +470,7 @@ def evaluate(argv: list[str]) -> int:
                 views=given.views,
                 average=given.average,
                 labels=given.labels,
-                checkpoint=given.checkpoint,
+                checkpoint=checkpoint,
                 raw=given.raw,
                 subset=given.subset,
                 compiled=given.compile,
@@ -488,8 +507,8 @@ def evaluate(argv: list[str]) -> int:
         for comparison in comparisons:
             print(printable(comparison.sentence()))
         plain["comparisons"] = [dataclasses.asdict(comparison) for comparison in comparisons]
-    if given.combine is not None:
-        joint = together.combined(members, given.combine, given.common)
+    if given.combine is not None or is_of_snapshots:
+        joint = together.combined(members, given.combine or "arithmetic", given.common)
         print(f"Together: {headline(joint.summary)}")
         for line in joint.lines():
             print(printable(line))

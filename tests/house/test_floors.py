@@ -43,6 +43,7 @@ FLOORS = {
     "studies": (6, 0),
     "sitting": (7, 0),
     "consultation": (7, 1),
+    "ensemble": (7, 2),
     "cli": (8, 0),
     "__main__": (9, 0),
 }

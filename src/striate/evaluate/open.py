@@ -107,6 +107,16 @@ def evaluate_snapshots(
     return found, combined(members, "arithmetic") if len(members) > 1 else None
 
 
+def snapshots(network: str | Path) -> tuple[str, ...]:
+    """The names of a run's snapshots, in their order. Raises UserError where it has none."""
+    run = _as_run(network)
+    if not run.snapshots:
+        raise UserError(
+            f"{run.path}: has no snapshots. A training with --schedule cosine-cycles keeps one at the end of each cycle."
+        )
+    return tuple(f"step-{step}" for step in run.snapshots)
+
+
 def calibrate(place: str | Path) -> tuple[Calibration, Path]:
     """Fits a temperature on half of the images of a saved evaluation, judges it on the other half, and keeps it with the run.
 
