@@ -198,3 +198,36 @@ def test_classes_without_images_and_epochs_shorter_than_the_classes() -> None:
     assert np.bincount(gaps_N[order.balanced_order(0, 0, gaps_N, 6)]).tolist() == [0, 0, 0, 2, 2, 0, 0, 0, 0, 2]
     seen = {int(gaps_N[order.balanced_order(0, epoch, gaps_N, 1)[0]]) for epoch in range(3)}
     assert seen == {3, 4, 9}
+
+
+# ---------------------------------------------------------------- bootstrap samples
+
+
+def test_a_bootstrap_sample_is_drawn_once_and_evenly() -> None:
+    drawn = order.bootstrap(5, 20_000)
+    np.testing.assert_array_equal(drawn, order.bootstrap(5, 20_000))
+    assert drawn.min() >= 0 and drawn.max() < 20_000
+    assert not np.array_equal(drawn, order.bootstrap(6, 20_000))
+    times = np.bincount(np.bincount(drawn, minlength=20_000), minlength=6)[:6] / 20_000
+    poisson = np.exp(-1) / np.array([1, 1, 2, 6, 24, 120])
+    np.testing.assert_allclose(times, poisson, atol=0.01)
+
+
+def test_every_epoch_goes_over_the_same_sample_in_its_own_order() -> None:
+    one = Order(3, 50, 10, is_bootstrap=True)
+    epochs = [np.concatenate([one.step(5 * epoch + step).rows_b for step in range(5)]) for epoch in (0, 1)]
+    assert sorted(epochs[0].tolist()) == sorted(epochs[1].tolist()) == sorted(order.bootstrap(3, 50).tolist())
+    assert epochs[0].tolist() != epochs[1].tolist()
+
+
+def test_an_image_that_comes_twice_is_augmented_otherwise() -> None:
+    rows = [Order(3, 50, 10, is_bootstrap=True).step(step) for step in range(5)]
+    counters = np.concatenate([one.counters_b for one in rows])
+    assert len(set(counters.tolist())) == 50
+    np.testing.assert_array_equal(counters % 50, np.concatenate([one.rows_b for one in rows]))
+
+
+def test_processes_share_a_bootstrap_sample() -> None:
+    whole = Order(3, 50, 10, is_bootstrap=True).step(7).rows_b
+    parts = [Order(3, 50, 10, None, rank, 2, is_bootstrap=True).step(7).rows_b for rank in (0, 1)]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)

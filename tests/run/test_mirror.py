@@ -101,7 +101,7 @@ def lost(run: Run) -> Run:
 def test_c19_the_copy_is_a_run_with_the_same_bytes(run: Run, drive: Path):
     second = open_mirror(drive, run)
     assert open_run(drive / "x").typed == run.typed  # a run before its first checkpoint
-    assert second.copy(save(run, 4, best=4), 4, 2, 4) == []
+    assert second.copy(save(run, 4, best=4), 4, 2, (4,)) == []
     for name in (*mirror.PREPARED, *mirror.GROWING):
         if (run.path / name).exists():
             assert (drive / "x" / name).read_bytes() == (run.path / name).read_bytes()
@@ -115,16 +115,16 @@ def test_c19_old_copies_go_as_on_the_disk_and_the_best_stays(run: Run, drive: Pa
     save(run, 1, best=1)  # before there was a mirror
     second = open_mirror(drive, run)
     for step in (2, 3, 4, 10):
-        assert second.copy(save(run, step, best=1), step, 2, 1) == []
+        assert second.copy(save(run, step, best=1), step, 2, (1,)) == []
     assert checkpoint.steps_in(drive / "x" / "checkpoints") == [10, 4, 1]
     assert torch.equal(weights(Run(drive / "x"), 1), weights(run, 1))
 
 
 def test_c19_the_same_step_saved_again_takes_the_place_of_the_first(run: Run, drive: Path):
     second = open_mirror(drive, run)
-    second.copy(save(run, 4), 4, 2, None)
+    second.copy(save(run, 4), 4, 2, ())
     assert checkpoint.read(drive / "x" / "checkpoints" / "step-4").state["best"] is None
-    second.copy(save(run, 4, best=4), 4, 2, 4)
+    second.copy(save(run, 4, best=4), 4, 2, (4,))
     assert checkpoint.read(drive / "x" / "checkpoints" / "step-4").state["best"]["step"] == 4
     assert leftovers(drive) == []
 
@@ -133,7 +133,7 @@ def test_of_a_log_that_is_being_written_whole_lines_are_copied(run: Run, drive: 
     whole = (run.path / "log.jsonl").read_bytes()
     with open(run.path / "log.jsonl", "ab") as file:
         file.write(b'{"kind": "ste')
-    open_mirror(drive, run).copy(unlogged(run, 1), 1, 2, None)
+    open_mirror(drive, run).copy(unlogged(run, 1), 1, 2, ())
     assert (drive / "x" / "log.jsonl").read_bytes() == whole
 
 
@@ -142,13 +142,13 @@ def unlogged(run: Run, step: int) -> Path:
 
 
 def test_what_did_not_change_is_not_sent_again(run: Run, drive: Path, monkeypatch: pytest.MonkeyPatch):
-    open_mirror(drive, run).copy(save(run, 1), 1, 2, None)
+    open_mirror(drive, run).copy(save(run, 1), 1, 2, ())
     sent: list[str] = []
     real = mirror._write
     monkeypatch.setattr(mirror, "_write", lambda path, data: (sent.append(path.name), real(path, data))[1])
     second = open_mirror(drive, run)
     log(run, "step", 2)
-    second.copy(run.checkpoints / "step-1", 1, 2, None)
+    second.copy(run.checkpoints / "step-1", 1, 2, ())
     assert sent == [".probe", "log.jsonl", "status.json"]
 
 
@@ -166,11 +166,11 @@ def test_c19_a_drive_that_damages_files_is_found_by_reading_back(run: Run, drive
         return digest
 
     monkeypatch.setattr(mirror, "_copy_file", damaging)
-    (said,) = second.copy(save(run, 1), 1, 2, None)
+    (said,) = second.copy(save(run, 1), 1, 2, ())
     assert "step-1 was not copied" in said and "read back, it is not what was written" in said
     assert os.listdir(drive / "x" / "checkpoints") == []
     monkeypatch.undo()
-    assert second.copy(save(run, 2), 2, 2, None) == [f"{drive / 'x'}: takes checkpoints again, from step-2 on."]
+    assert second.copy(save(run, 2), 2, 2, ()) == [f"{drive / 'x'}: takes checkpoints again, from step-2 on."]
     assert checkpoint.steps_in(drive / "x" / "checkpoints") == [2]
 
 
@@ -178,41 +178,41 @@ def test_c19_what_is_damaged_here_is_not_copied(run: Run, drive: Path):
     second = open_mirror(drive, run)
     save(run, 1, best=1)
     flip(run.checkpoints / "step-1" / "model.safetensors")
-    (said,) = second.copy(run.checkpoints / "step-1", 1, 2, None)
+    (said,) = second.copy(run.checkpoints / "step-1", 1, 2, ())
     assert "step-1/model.safetensors: its SHA-256 differs" in said
-    (said,) = [line for line in second.copy(save(run, 2, best=1), 2, 2, 1) if "again" not in line]
-    assert "the best checkpoint was not copied" in said  # and the new one was
+    (said,) = [line for line in second.copy(save(run, 2, best=1), 2, 2, (1,)) if "again" not in line]
+    assert "the checkpoint step-1, the best one or a snapshot, was not copied" in said  # and the new one was
     assert checkpoint.steps_in(drive / "x" / "checkpoints") == [2]
 
 
 def test_c19_a_full_mirror_is_said_once_and_tried_again(run: Run, drive: Path):
     second = open_mirror(drive, run)
-    second.copy(save(run, 1), 1, 2, None)
+    second.copy(save(run, 1), 1, 2, ())
     for step in (2, 3):
         save(run, step)
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)  # Python ignores SIGXFSZ, so a write fails with EFBIG
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
         try:
-            said = second.copy(run.checkpoints / f"step-{step}", step, 2, None)
+            said = second.copy(run.checkpoints / f"step-{step}", step, 2, ())
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert len(said) == (1 if step == 2 else 0)
         assert all("step-2 was not copied: no room left (File too large). The training goes on" in line for line in said)
         assert checkpoint.steps_in(drive / "x" / "checkpoints") == [1] and leftovers(drive) == []
-    assert second.copy(save(run, 4), 4, 2, None) == [f"{drive / 'x'}: takes checkpoints again, from step-4 on."]
+    assert second.copy(save(run, 4), 4, 2, ()) == [f"{drive / 'x'}: takes checkpoints again, from step-4 on."]
     assert checkpoint.steps_in(drive / "x" / "checkpoints") == [4, 1]
 
 
 def test_c19_a_mirror_that_is_gone_is_not_made_anew_on_the_local_disk(run: Run, drive: Path, tmp_path: Path):
     second = open_mirror(drive, run)
     os.rename(drive, tmp_path / "unplugged")
-    (said,) = second.copy(save(run, 1), 1, 2, None)
+    (said,) = second.copy(save(run, 1), 1, 2, ())
     assert "it is gone; unmounted?" in said and not drive.exists()
     drive.mkdir()  # what an unmounted drive leaves
-    assert second.copy(save(run, 2), 2, 2, None) == [] and os.listdir(drive) == []
+    assert second.copy(save(run, 2), 2, 2, ()) == [] and os.listdir(drive) == []
     drive.rmdir()
     os.rename(tmp_path / "unplugged", drive)
-    assert "takes checkpoints again, from step-3 on" in second.copy(save(run, 3), 3, 2, None)[0]
+    assert "takes checkpoints again, from step-3 on" in second.copy(save(run, 3), 3, 2, ())[0]
 
 
 @pytest.mark.parametrize(
@@ -232,11 +232,11 @@ def test_c19_whatever_the_drive_refuses_the_training_goes_on(run, drive, monkeyp
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, call, fail)
-    (said,) = second.copy(path, 1, 2, None)
+    (said,) = second.copy(path, 1, 2, ())
     assert words in said
-    assert second.copy(path, 1, 2, None) == []
+    assert second.copy(path, 1, 2, ()) == []
     monkeypatch.undo()
-    assert len(second.copy(path, 1, 2, None)) == 1
+    assert len(second.copy(path, 1, 2, ())) == 1
     assert torch.equal(weights(Run(drive / "x"), 1), weights(run, 1)) and leftovers(drive) == []
 
 
@@ -247,7 +247,7 @@ def test_c19_a_drive_without_fsync_is_good_enough(run, drive, monkeypatch, numbe
 
     path = save(run, 1)
     monkeypatch.setattr(os, "fsync", fail)
-    assert open_mirror(drive, run).copy(path, 1, 2, None) == []
+    assert open_mirror(drive, run).copy(path, 1, 2, ()) == []
     assert checkpoint.steps_in(drive / "x" / "checkpoints") == [1]
 
 
@@ -264,16 +264,16 @@ def test_c19_a_drive_that_hangs_holds_the_training_up_once_and_not_for_ever(run,
     monkeypatch.setattr(mirror, "PATIENCE_S", 0.2)
     monkeypatch.setattr(mirror, "_copy_file", hanging)
     began = time.monotonic()
-    (said,) = second.copy(save(run, 1), 1, 2, None)
+    (said,) = second.copy(save(run, 1), 1, 2, ())
     assert entered.is_set() and "it has not answered for 0 s" in said
-    assert second.copy(save(run, 2), 2, 2, None) == [] and time.monotonic() - began < 5
+    assert second.copy(save(run, 2), 2, 2, ()) == [] and time.monotonic() - began < 5
     answers.set()
     thread = second._patience._thread
     assert thread is not None
     thread.join(10)
     assert not thread.is_alive()  # what nobody waits for any more ends, and leaves nothing
     assert os.listdir(drive / "x" / "checkpoints") == []
-    assert len(second.copy(save(run, 3), 3, 2, None)) == 1
+    assert len(second.copy(save(run, 3), 3, 2, ())) == 1
     assert checkpoint.steps_in(drive / "x" / "checkpoints") == [3]
 
 
@@ -285,7 +285,7 @@ def test_a_bug_is_not_taken_for_a_complaint(run, drive, monkeypatch):
 
     monkeypatch.setattr(mirror, "_fetch", broken)
     with pytest.raises(KeyError, match="a bug"):
-        second.copy(save(run, 1), 1, 2, None)
+        second.copy(save(run, 1), 1, 2, ())
 
 
 # ---------------------------------------------------------------- which of both
@@ -294,7 +294,7 @@ def test_a_bug_is_not_taken_for_a_complaint(run, drive, monkeypatch):
 def test_c19_a_lost_machine_goes_on_from_the_mirror(run: Run, drive: Path):
     second = open_mirror(drive, run)
     for step in (1, 2, 3):
-        second.copy(save(run, step, best=1), step, 2, 1)
+        second.copy(save(run, step, best=1), step, 2, (1,))
     kept = {step: weights(run, step) for step in (1, 3)}
     lines = (run.path / "log.jsonl").read_bytes()
     new = lost(run)
@@ -310,9 +310,9 @@ def test_c19_a_lost_machine_goes_on_from_the_mirror(run: Run, drive: Path):
 
 def test_c19_a_mirror_newer_than_the_disk_is_taken_and_the_local_log_kept(run: Run, drive: Path, tmp_path: Path):
     second = open_mirror(drive, run)
-    second.copy(save(run, 1), 1, 2, None)
+    second.copy(save(run, 1), 1, 2, ())
     shutil.copytree(run.path, tmp_path / "old")
-    second.copy(save(run, 2), 2, 2, None)
+    second.copy(save(run, 2), 2, 2, ())
     wanted = weights(run, 2)
     shutil.rmtree(run.path)
     shutil.copytree(tmp_path / "old", run.path)  # the disk came back as it was some time ago
@@ -323,14 +323,14 @@ def test_c19_a_mirror_newer_than_the_disk_is_taken_and_the_local_log_kept(run: R
 
 
 def test_c19_a_disk_newer_than_the_mirror_keeps_its_own(run: Run, drive: Path):
-    open_mirror(drive, run).copy(save(run, 1), 1, 2, None)
+    open_mirror(drive, run).copy(save(run, 1), 1, 2, ())
     save(run, 2)
     assert mirror.restore(drive, run, typed()) == []
     assert checkpoint.steps_in(run.checkpoints) == [2, 1]
 
 
 def test_c19_a_damaged_newest_here_is_replaced_by_the_mirrors(run: Run, drive: Path):
-    open_mirror(drive, run).copy(save(run, 2), 2, 2, None)
+    open_mirror(drive, run).copy(save(run, 2), 2, 2, ())
     wanted = weights(run, 2)
     save(run, 1)
     flip(run.checkpoints / "step-2" / "model.safetensors")
@@ -341,7 +341,7 @@ def test_c19_a_damaged_newest_here_is_replaced_by_the_mirrors(run: Run, drive: P
 def test_c19_half_copied_and_damaged_checkpoints_are_named_and_passed_over(run: Run, drive: Path):
     second = open_mirror(drive, run)
     for step in (5, 6, 7, 8, 9):
-        second.copy(save(run, step), step, 9, None)
+        second.copy(save(run, step), step, 9, ())
     there = drive / "x" / "checkpoints"
     for name in ("model.safetensors", "optimizer.safetensors", "state.json"):
         (there / "step-9" / name).unlink()  # the manifest came first
@@ -359,7 +359,7 @@ def test_c19_half_copied_and_damaged_checkpoints_are_named_and_passed_over(run: 
 def test_c19_a_checkpoint_of_a_newer_version_is_passed_over(run: Run, drive: Path):
     second = open_mirror(drive, run)
     for step in (1, 2):
-        second.copy(save(run, step), step, 9, None)
+        second.copy(save(run, step), step, 9, ())
     manifest = drive / "x" / "checkpoints" / "step-2" / "manifest.json"
     manifest.write_text(manifest.read_text().replace(f'"format": {checkpoint.FORMAT}', f'"format": {checkpoint.FORMAT + 1}'))
     new = lost(run)
@@ -369,8 +369,8 @@ def test_c19_a_checkpoint_of_a_newer_version_is_passed_over(run: Run, drive: Pat
 
 def test_c19_a_mirror_without_any_valid_checkpoint_is_said(run: Run, drive: Path):
     second = open_mirror(drive, run)
-    second.copy(save(run, 1), 1, 2, None)
-    second.copy(save(run, 2), 2, 2, None)
+    second.copy(save(run, 1), 1, 2, ())
+    second.copy(save(run, 2), 2, 2, ())
     for step in (1, 2):
         flip(drive / "x" / "checkpoints" / f"step-{step}" / "state.json")
     shutil.rmtree(run.checkpoints / "step-2")
@@ -386,8 +386,8 @@ def test_c19_a_mirror_without_any_valid_checkpoint_is_said(run: Run, drive: Path
 
 def test_c19_a_best_checkpoint_that_is_damaged_there_is_said(run: Run, drive: Path):
     second = open_mirror(drive, run)
-    second.copy(save(run, 1, best=1), 1, 2, 1)
-    second.copy(save(run, 2, best=1), 2, 2, 1)
+    second.copy(save(run, 1, best=1), 1, 2, (1,))
+    second.copy(save(run, 2, best=1), 2, 2, (1,))
     flip(drive / "x" / "checkpoints" / "step-1" / "model.safetensors")
     new = lost(run)
     notes = mirror.restore(drive, new, typed())
@@ -402,7 +402,7 @@ def test_an_empty_mirror_changes_nothing(run: Run, drive: Path):
 
 @pytest.mark.parametrize("has_local", [True, False])
 def test_c19_a_mirror_that_cannot_be_read_never_means_a_fresh_start(run, drive, monkeypatch, has_local):
-    open_mirror(drive, run).copy(save(run, 2), 2, 2, None)
+    open_mirror(drive, run).copy(save(run, 2), 2, 2, ())
     shutil.rmtree(run.checkpoints / "step-2")
     if has_local:
         save(run, 1)
@@ -459,14 +459,14 @@ def killed_at(place: int, work: Callable[[], object]) -> bool:
 def test_c19_f6_a_kill_anywhere_in_a_copy_leaves_the_old_or_the_new(run: Run, drive: Path, tmp_path: Path, again: bool):
     second = open_mirror(drive, run)
     for step in (1, 2, 3) if again else (1, 2):
-        second.copy(save(run, step, best=1), step, 2, 1)
+        second.copy(save(run, step, best=1), step, 2, (1,))
     shutil.copytree(drive, tmp_path / "before")
     save(run, 3, best=3)
     found = []
     for place in range(500):
         shutil.rmtree(drive)
         shutil.copytree(tmp_path / "before", drive)
-        done = killed_at(place, lambda: open_mirror(drive, run).copy(run.checkpoints / "step-3", 3, 1, 3))
+        done = killed_at(place, lambda: open_mirror(drive, run).copy(run.checkpoints / "step-3", 3, 1, (3,)))
         new = identity.make_folder(tmp_path / f"machine-{place}", "x", fresh=False)[0]
         shutil.copytree(drive, tmp_path / f"drive-{place}")
         mirror.restore(tmp_path / f"drive-{place}", new, typed())
@@ -474,7 +474,7 @@ def test_c19_f6_a_kill_anywhere_in_a_copy_leaves_the_old_or_the_new(run: Run, dr
         assert torch.equal(last.model["weight"], weights(run, last.step)) and new.typed == typed()
         assert best == last.state["best"] and new.checkpoint("best").step == best["step"]  # what is named as the best is there
         found.append((last.step, best["step"]))
-        assert open_mirror(drive, run).copy(run.checkpoints / "step-3", 3, 1, 3) == []  # and the next copy tidies up
+        assert open_mirror(drive, run).copy(run.checkpoints / "step-3", 3, 1, (3,)) == []  # and the next copy tidies up
         assert checkpoint.steps_in(drive / "x" / "checkpoints") == [3] and leftovers(drive) == []
         shutil.rmtree(tmp_path / f"drive-{place}")
         if done:
@@ -498,8 +498,8 @@ def test_c19_f6_a_kill_anywhere_in_the_first_opening_leaves_a_run_or_none(run: R
 
 def test_c19_f6_a_kill_anywhere_in_a_restore_can_be_gone_on_from(run: Run, drive: Path, tmp_path: Path):
     second = open_mirror(drive, run)
-    second.copy(save(run, 1, best=1), 1, 2, 1)
-    second.copy(save(run, 2, best=1), 2, 2, 1)
+    second.copy(save(run, 1, best=1), 1, 2, (1,))
+    second.copy(save(run, 2, best=1), 2, 2, (1,))
     lines = (run.path / "log.jsonl").read_bytes()
     states = set()
     for place in range(500):
@@ -567,7 +567,7 @@ def test_g5_a_run_within_its_own_mirror_is_refused(tmp_path: Path):
 
 def test_g5_another_run_in_the_mirror_is_refused_and_left_alone(run: Run, drive: Path, tmp_path: Path):
     other = made(tmp_path / "other", lr=0.5, began=9.0)
-    open_mirror(drive, other).copy(save(other, 7), 7, 2, None)
+    open_mirror(drive, other).copy(save(other, 7), 7, 2, ())
     before = {path: path.read_bytes() for path in drive.rglob("*") if path.is_file()}
     for look in (lambda: open_mirror(drive, run), lambda: mirror.restore(drive, run, typed())):
         with pytest.raises(UserError, match=r"exists with another recipe[^§]*optim.lr +0.5 → 0.1"):
@@ -578,7 +578,7 @@ def test_g5_another_run_in_the_mirror_is_refused_and_left_alone(run: Run, drive:
 
 
 def test_a_run_started_anew_does_not_overwrite_its_own_mirror(run: Run, drive: Path):
-    open_mirror(drive, run).copy(save(run, 7), 7, 2, None)
+    open_mirror(drive, run).copy(save(run, 7), 7, 2, ())
     new = lost(run)
     shutil.copytree(drive / "x", new.path, ignore=shutil.ignore_patterns("checkpoints"), dirs_exist_ok=True)
     with pytest.raises(UserError, match=r"holds this run's checkpoints already\. Go on with them \(without --new\)"):
@@ -586,7 +586,7 @@ def test_a_run_started_anew_does_not_overwrite_its_own_mirror(run: Run, drive: P
 
 
 def test_a_difference_that_was_accepted_is_no_other_run(run: Run, drive: Path):
-    open_mirror(drive, run).copy(save(run, 7), 7, 2, None)
+    open_mirror(drive, run).copy(save(run, 7), 7, 2, ())
     longer = typed(epochs=60)
     assert mirror.restore(drive, run, longer, ("budget.epochs",)) == []
     run.write(longer, longer.recipe)  # what the sitting does then
@@ -647,6 +647,6 @@ def test_a_mirror_is_one_object_for_one_run(run: Run, drive: Path):
     other = made(run.path.parent, "y")
     first, second = open_mirror(drive, run), open_mirror(drive, other)
     assert isinstance(first, Mirror) and (first.path, second.path) == (drive / "x", drive / "y")
-    first.copy(save(run, 1), 1, 2, None)
-    second.copy(save(other, 2), 2, 2, None)
+    first.copy(save(run, 1), 1, 2, ())
+    second.copy(save(other, 2), 2, 2, ())
     assert [checkpoint.steps_in(one.path / "checkpoints") for one in (first, second)] == [[1], [2]]

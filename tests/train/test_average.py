@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from striate.train.average import Average
+from striate.train.average import Average, measure_statistics
 
 
 def _layer(value: float) -> nn.Linear:
@@ -52,3 +52,50 @@ def test_the_average_is_apart_from_the_model() -> None:
     before = average.model[0].weight.clone()
     nn.init.zeros_(model[0].weight)
     assert torch.equal(average.model[0].weight, before)
+
+
+def test_swa_by_hand_is_the_plain_mean() -> None:
+    layer = _layer(7.0)
+    mean = Average(layer, None)
+    for value in (1.0, 2.0, 6.0):
+        nn.init.constant_(layer.weight, value)
+        mean.update(layer)
+    assert mean.model.weight.item() == pytest.approx(3.0)
+    assert mean.updates == 3
+
+
+def test_until_its_first_update_it_follows() -> None:
+    model = nn.BatchNorm1d(2)
+    mean = Average(model, None)
+    model(torch.tensor([[1.0, 2.0], [3.0, 6.0]]))
+    nn.init.constant_(model.weight, 4.0)
+    mean.follow(model)
+    assert all(torch.equal(mean.model.state_dict()[name], value) for name, value in model.state_dict().items())
+    assert mean.updates == 0
+
+
+def test_statistics_are_those_of_the_images() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Conv2d(4, 2, 1), nn.BatchNorm2d(2)).eval()
+    batches = [torch.randn(5, 3, 8, 8) + number for number in range(3)]
+    weights = {name: value.clone() for name, value in model.state_dict().items() if "running" not in name and "num" not in name}
+    measure_statistics(model, batches)
+    with torch.no_grad():
+        first = [model[0](batch) for batch in batches]
+    torch.testing.assert_close(model[1].running_mean, torch.stack([one.mean((0, 2, 3)) for one in first]).mean(0))
+    torch.testing.assert_close(model[1].running_var, torch.stack([one.var((0, 2, 3)) for one in first]).mean(0))
+    assert int(model[1].num_batches_tracked) == 3 and model[1].momentum == 0.1
+    assert not any(layer.training for layer in model.modules())
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in weights.items())
+
+
+def test_statistics_are_those_of_torchs_update_bn() -> None:
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1), nn.BatchNorm2d(2)).eval()
+    theirs = torch.optim.swa_utils.AveragedModel(model)
+    batches = [torch.randn(4, 3, 6, 6) for _ in range(4)]
+    torch.optim.swa_utils.update_bn(batches, theirs)
+    measure_statistics(model, batches)
+    for place in (1, 4):
+        torch.testing.assert_close(model[place].running_mean, theirs.module[place].running_mean)
+        torch.testing.assert_close(model[place].running_var, theirs.module[place].running_var)

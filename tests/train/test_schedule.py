@@ -21,6 +21,7 @@ REST = {
     "power": 1.0,
     "restart_epochs": 10.0,
     "restart_factor": 2.0,
+    "cycles": 4,
     "inverse_decay": 0.5,
     "final": 0.0,
 }
@@ -111,6 +112,24 @@ def test_cosine_restarts_is_torchs(cycle: int, factor: int, final: float) -> Non
     assert [_share("cosine-restarts", step, **changes) for step in range(60)] == pytest.approx(theirs)
 
 
+@pytest.mark.parametrize(("cycles", "length"), [(4, 10), (1, 40), (5, 8)])
+@pytest.mark.parametrize("final", [0.0, 0.05])
+def test_cosine_cycles_is_torchs_restarts_over_the_plan(cycles: int, length: int, final: float) -> None:
+    theirs = _torch_rates(
+        lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, length, 1, eta_min=final), 40
+    )
+    found = [_share("cosine-cycles", step, total=40, cycles=cycles, final=final) for step in range(40)]
+    assert found == pytest.approx(theirs)
+    assert _share("cosine-cycles", 40, total=40, cycles=cycles, final=final) == final  # where the plan ends
+
+
+def test_a_cycle_is_done_where_its_share_of_the_plan_is() -> None:
+    assert [schedule.cycles_done(step / 10, 5) for step in range(11)] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5]
+    assert schedule.cycles_done(3 * (1 / 3), 3) == 3 and schedule.cycles_done(1.0, 1) == 1
+    assert [schedule.cycles_done(step / 7, 3) for step in range(8)] == [0, 0, 0, 1, 1, 2, 2, 3]
+    assert all(schedule.cycles_done(done / 9, 9) == done for done in range(10))
+
+
 def test_restarts_come_at_their_step_though_epochs_are_rounded() -> None:
     """100 steps an epoch, cycles of 0.1 epochs: 0.3 / 0.1 is less than 3 in floating point."""
     found = [schedule.cosine_restarts(step / 100, 0.1, 1.0, 0.0) for step in range(1000)]
@@ -169,8 +188,8 @@ def test_every_schedule_starts_at_the_peak_and_never_leaves_0_to_1() -> None:
         assert _share(shape, 0, warmup_steps=5) == pytest.approx(0.2)
 
 
-def test_only_cosine_and_polynomial_end_with_the_budget() -> None:
-    assert [shape for shape in get_args(schedule.Shape) if schedule.ends(shape)] == ["polynomial", "cosine"]
+def test_only_cosine_its_cycles_and_polynomial_end_with_the_budget() -> None:
+    assert [shape for shape in get_args(schedule.Shape) if schedule.ends(shape)] == ["polynomial", "cosine", "cosine-cycles"]
     for shape in get_args(schedule.Shape):
         assert (_share(shape, 8) == 0.0) == schedule.ends(shape)
 

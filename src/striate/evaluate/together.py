@@ -66,7 +66,9 @@ class Combined:
         curve = ", ".join(f"{gain.members}: {gain.mean:.2%}" for gain in self.gains)
         said.append(f"  mean top-1 by number of members: {curve}")
         pairs = self.correlation[np.triu_indices(len(self.correlation), 1)]
-        said.append(f"  correlation of errors between members: {np.nanmean(pairs):.2f} on average (1: the same images are wrong)")
+        known = pairs[np.isfinite(pairs)]  # none beside a member that is never wrong, or always
+        if len(known):
+            said.append(f"  correlation of errors between members: {known.mean():.2f} on average (1: the same images are wrong)")
         return said + ([f"  {self.words}"] if self.words else [])
 
 
@@ -74,7 +76,8 @@ def combined(members: Sequence[Saved], how: How, common: bool = False, out: Path
     """Scores several evaluations as one network, and writes it as an evaluation beside that of the first member.
 
     how: the mean of probabilities or of logits; with weights, by stacking or by greedy selection, which are chosen on half of the
-    images and scored on the other. common: keep the images that all members have.
+    images and scored on the other. common: keep the images that all members have. out: where the evaluation's folder goes, by
+    default beside that of the first member, and for a file of predictions alone beside the file.
     Raises UserError and DataError as `combine.aligned` and `stack`.
     """
     if how not in get_args(How):
@@ -88,15 +91,18 @@ def combined(members: Sequence[Saved], how: How, common: bool = False, out: Path
     view = View.from_json(first["view"]) if "view" in first else View(1, "squash", 1, "bilinear", False, (0.5,) * 3, (0.5,) * 3)
     listing = ", ".join(f"{name} ({_looking(one)})" for name, one in zip(names, members, strict=True))
     answered_by = f"{_WORDS[how]} of {len(members)} members: {listing}"
+    if joined.dropped:
+        answered_by += f"; {joined.dropped:,} images left out that not all have"
     protocol = score.Protocol(
         split=str(first.get("split", "val")),
         view=view,
         weights="raw",
         precision=str(first.get("precision", "")),
         views=how,
-        labels=str(first.get("labels", "original")),
+        labels="original",  # an evaluation's predictions keep the data set's own labels, whatever it was scored by
         subset=bool(first.get("classes_scored", 0) < first.get("classes", 0)) or len(judged.keys) < len(joined.keys),
         data_fingerprint=str(first.get("data_fingerprint", "")),
+        stored=str(first.get("stored", "")),
         answered_by=answered_by + (f"; {words}" if words else ""),
     )
     # Of images that chose weights none counts, and neither do those that could not be read.
@@ -105,7 +111,8 @@ def combined(members: Sequence[Saved], how: How, common: bool = False, out: Path
     numbers = _numbers(members[0], answers)
     summary = score.score(answers, len(answers) + len(kept), kept, protocol, None, numbers)
     digest = sha256_bytes("\n".join([how, *(_digest(one) for one in members)]).encode())
-    home = out if out is not None else members[0].folder.parent
+    beside = members[0].folder if members[0].summary is None else members[0].folder.parent
+    home = out if out is not None else beside
     folder = home / score.evaluation_name(protocol, protocol.data_fingerprint, digest)
     score.write_evaluation(folder, summary, answers, kept, None, numbers)
     rows = judged.with_label()
@@ -145,10 +152,12 @@ def _answers(joined: Members, how: How) -> tuple[Members, Predictions, str]:
 
 
 def names_of(members: Sequence[Saved]) -> list[str]:
-    """A short name of each member: that of its run where these differ, else with that of its evaluation."""
-    runs = [one.folder.parent.parent.name or one.name for one in members]
-    if len(set(runs)) == len(runs):
-        return runs
+    """A short name of each member: that of its run where these differ, else with its checkpoint, else with its evaluation."""
+    runs = [(one.folder.parent.parent.name if one.summary is not None else "") or one.name for one in members]
+    checkpoints = [f"{run}/{(one.summary or {}).get('checkpoint', '')}" for run, one in zip(runs, members, strict=True)]
+    for names in (runs, checkpoints):
+        if len(set(names)) == len(names):
+            return names
     names = [f"{run}/{one.name}" for run, one in zip(runs, members, strict=True)]
     return names if len(set(names)) == len(names) else [f"{name} ({place})" for place, name in enumerate(names, start=1)]
 
