@@ -26,7 +26,8 @@ class Crop:
     shorter_px: shorter side of the photo before it is cut. square: the whole photo, or a square of it as wide as its shorter
     side: the left or upper one, the middle, the right or lower one.
     x, y: where the window lies between the edges of that part, 0..1 each, 0.5 the middle; None for both: the part itself is
-    resized to S by S. is_mirrored: left and right exchanged.
+    resized to S by S, and the whole photo straight from its own size, as a view that squashes does it.
+    is_mirrored: left and right exchanged.
     """
 
     shorter_px: int
@@ -44,10 +45,12 @@ def cut(photo_HW3: Pixels, crops: Sequence[Crop], size_px: int, interpolation: I
     out_VSS3 = np.empty((len(crops), size_px, size_px, 3), np.uint8)
     resized: dict[int, Pixels] = {}
     for number, crop in enumerate(crops):
-        if crop.shorter_px not in resized:
-            resized[crop.shorter_px] = at_shorter_side(photo_HW3, crop.shorter_px, interpolation)
-        part = _square(resized[crop.shorter_px], crop.square)
-        window = _window(part, crop, size_px, interpolation)
+        if crop.square == "whole" and crop.x is None:  # resizing twice would not give the squashed view's pixels
+            window = views.resize(photo_HW3, size_px, size_px, interpolation)
+        else:
+            if crop.shorter_px not in resized:
+                resized[crop.shorter_px] = at_shorter_side(photo_HW3, crop.shorter_px, interpolation)
+            window = _window(_square(resized[crop.shorter_px], crop.square), crop, size_px, interpolation)
         out_VSS3[number] = window[:, ::-1] if crop.is_mirrored else window
     return out_VSS3
 

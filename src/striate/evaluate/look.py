@@ -184,7 +184,9 @@ class _Look:
         return torch.stack([torch.stack(one) for one in said])
 
     def _logits(self, network: nn.Module, images: torch.Tensor) -> torch.Tensor:
-        return logits(network, images, self.view, self.device, self.precision, self.channels_last).cpu()
+        said = logits(network, images, self.view, self.device, self.precision, self.channels_last).cpu()
+        # Minus infinity in one view would vanish in a mean of probabilities; NaN stays to be seen.
+        return said.masked_fill_(~said.isfinite(), math.nan)
 
 
 def refuse_compiled(view_set: ViewSet, compiled: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from striate.predictions import Predictions
 from striate.view import View
 
 PREDICTIONS = "predictions.parquet"
+
+_RELABELLED = re.compile("-by-[0-9a-f]{6}$")  # what `score.relabelled_name` adds
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,52 +52,71 @@ def is_saved(place: str | Path) -> bool:
 
 def open_saved(place: str | Path) -> Saved:
     """Reads an evaluation's folder, or a file of predictions alone. Raises CheckpointError where it is damaged."""
-    path = Path(place)
+    path = Path(place).absolute()  # a name typed within the run's folder still has the run above it
     file = path / PREDICTIONS if path.is_dir() else path
     found = predictions.read(file)
     folder = file.parent
     is_whole = file.name == PREDICTIONS and (folder / "summary.json").is_file()
     summary = read_json(folder / "summary.json") if is_whole else None
-    bad = tuple((row["key"], row["reason"]) for row in _rows(folder / "bad_files.csv")) if is_whole else ()
-    numbers: dict[str, np.ndarray] = {}
-    rows = _rows(folder / "images.csv") if is_whole else []
-    if rows and [row["key"] for row in rows] == [score.shown(key) for key in found.keys]:
-        for name in rows[0]:
-            if name != "key":
-                numbers[name] = np.array([float(row[name]) if row[name] else np.nan for row in rows])
+    if is_whole and not isinstance(summary, dict):
+        raise CheckpointError(f"{folder / 'summary.json'}: not a summary of striate ({summary!r:.60}). Evaluate again.")
+    bad = tuple((row["key"], row["reason"]) for row in _rows(folder / "bad_files.csv", ("key", "reason"))) if is_whole else ()
+    numbers = _numbers(folder / "images.csv", found.keys) if is_whole else {}
     name = path.name if path.is_dir() else path.stem if path.name != PREDICTIONS else folder.name
     return Saved(name, path, found, summary, bad, numbers)
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def _numbers(path: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
+    """The columns of images.csv: [N] float64, NaN for an empty cell; nothing where the file is of other images."""
+    rows = _rows(path, ("key",))
+    if [row["key"] for row in rows] != [score.shown(key) for key in keys]:
+        return {}
+    try:
+        return {name: np.array([float(row[name] or "nan") for row in rows]) for name in rows[0] if name != "key"} if rows else {}
+    except ValueError as error:
+        raise CheckpointError(f"{path}: expected numbers ({error}). Evaluate again.") from error
+
+
+def _rows(path: Path, needed: tuple[str, ...]) -> list[dict[str, str]]:
+    """The rows of a table, which may be absent. Raises CheckpointError unless all have as many cells, and the columns needed."""
     if not path.is_file():
         return []
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+            rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}). Evaluate again.") from error
+    for number, row in enumerate(rows, start=2):
+        if any(name not in row for name in needed) or None in row or None in row.values():
+            raise CheckpointError(f"{path}: row {number} is damaged: expected as many cells as columns. Evaluate again.")
+    return rows
 
 
 def rescore(saved: Saved, by: Sequence[str] = ()) -> tuple[score.Summary, Path]:
     """Scores saved predictions again, by other labels where `by` names some (`labels.judged`), and writes it beside.
 
     Without other labels the folder itself is written anew. Returns the summary and the folder.
-    Raises UserError for predictions without their evaluation's folder, which say nothing of images that were bad.
+    Raises UserError for predictions without their evaluation's folder, which say nothing of images that were bad, and where the
+    folder's score is by other labels and none are named: the predictions keep the data set's own.
     """
     protocol = _protocol(saved)
+    assert saved.summary is not None
+    if not by and (known := saved.summary.get("labels", "original")) != "original":
+        raise UserError(
+            f"{saved.folder}: was scored by the labels {known}. Name their files again with --labels, or give the evaluation by "
+            "the data set's own labels."
+        )
     told = labels.judged(saved.predictions, by)
     protocol = replace(protocol, labels=told.words, left_out=told.left_out)
     expected = len(saved.predictions) + len(saved.bad)
     summary = score.score(told.predictions, expected, saved.bad, protocol, None, saved.numbers)
-    assert saved.summary is not None
     summary["parts"] = saved.summary.get("parts", {}) if not by else {}
     for kept in ("routed", "notes"):
         if kept in saved.summary:
             summary[kept] = saved.summary[kept]
     folder = saved.folder
     if by:
-        folder = folder.with_name(score.relabelled_name(folder.name, protocol))
+        folder = folder.with_name(score.relabelled_name(_RELABELLED.sub("", folder.name), protocol))
     return summary, score.write_evaluation(folder, summary, saved.predictions, saved.bad, told.predictions, saved.numbers)
 
 

@@ -17,19 +17,24 @@ R is the shorter side of the run's view; where that leaves no margin around the 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeGuard, get_args
 
 from striate.data.crops import Crop, Square, centre
+from striate.data.views import MAX_RESIZED_PIXELS
 from striate.errors import UserError, nearest
+from striate.files import sha256_bytes
 from striate.view import View
 
 Averaging = Literal["probabilities", "logits"]
 
 NAMES = ("center", "flip", "10crop", "3scale", "50crop", "150crop", "144crop", "dense")
 _MOST_VIEWS = 1024
+# Shorter side at which a square photo has as many pixels as may be made of a small one; above it every photo would be bad.
+_MOST_PX = math.isqrt(MAX_RESIZED_PIXELS)
 
 
 @dataclass(frozen=True)
@@ -90,12 +95,15 @@ def named(text: str, view: View, average: Averaging = "probabilities") -> ViewSe
     """
     if average not in get_args(Averaging):
         raise UserError(f"--average {average}: expected one of {', '.join(get_args(Averaging))}.")
-    if text.endswith(".json") or Path(text).is_file():
+    # A file that happens to lie here under the name of a set does not stand in its way.
+    if text.endswith(".json") or (text not in NAMES and Path(text).is_file()):
         part, name = read_file(Path(text), view)
         return ViewSet(name, (part,), average)
     parts = tuple(_part(name, view) for name in text.split("+"))
     if len(parts) > 1 and any(name == "center" for name in text.split("+")):
         raise UserError(f"--views {text}: 'center' is one view, not a set; use flip or 10crop with another set.")
+    if len(set(parts)) != len(parts):
+        raise UserError(f"--views {text}: a set is given twice, and its mean with itself is itself. Give each once.")
     return ViewSet(text, parts, average)
 
 
@@ -152,14 +160,24 @@ def _dense(name: str, view: View) -> Part:
         sides = tuple(int(one) for one in listed.split(",")) if colon else (margin_px(view),)
     except ValueError:
         raise UserError(f"--views {name}: expected shorter sides in pixels, as in dense:224,256,288.") from None
-    if small := [side for side in sides if side < view.size_px]:
-        raise UserError(
-            f"--views {name}: {small[0]} px is less than the {view.size_px} px that this network looks at. "
-            f"Give {view.size_px} px or more."
-        )
-    if len(set(sides)) != len(sides):
-        raise UserError(f"--views {name}: a size is given twice.")
+    _check_sides(sides, f"--views {name}", view)
     return Part((), sides, f"dense at shorter side{'s' * (len(sides) > 1)} {_listed(sides)}, mirrored too")
+
+
+def _check_sides(sides: tuple[int, ...], where: str, view: View) -> None:
+    """Raises UserError for a dense size below the network's window, one that no photo can have, and one that stands twice."""
+    for side in sides:
+        if side < view.size_px:
+            raise UserError(
+                f"{where}: {side} px is less than the {view.size_px} px that this network looks at. "
+                f"Give {view.size_px} px or more."
+            )
+        if side > _MOST_PX:
+            raise UserError(
+                f"{where}: a shorter side of {side} px is more than photos may have here. Give {_MOST_PX} px or less."
+            )
+    if len(set(sides)) != len(sides):
+        raise UserError(f"{where}: a size is given twice. Give each once.")
 
 
 def _mirrored(crops: list[Crop]) -> tuple[Crop, ...]:
@@ -178,11 +196,16 @@ def read_file(path: Path, view: View) -> tuple[Part, str]:
     """The views of a file: {"crops": [{"shorter_px": 256, "square": "middle", "x": 0.5, "y": 0.5, "is_mirrored": false}, …]}.
 
     Every key of a crop but shorter_px may be left out (the middle, not mirrored); x and y of null resize the square itself.
-    "dense_px": [256, 288] may stand beside or instead. Returns the part and the file's stem.
-    Raises UserError naming the file and the crop for an unknown key, a value of the wrong type or out of range.
+    "dense_px": [256, 288] may stand beside or instead. Returns the part and the file's stem; the part's words have the beginning
+    of the file's SHA-256, so that another content is another protocol.
+    Raises UserError naming the file and the crop for an unknown key, a value of the wrong type or out of range, and for a file
+    that is called as a set is.
     """
+    if path.stem in NAMES:
+        raise UserError(f"--views {path}: '{path.stem}' is the name of a set. Call the file something else, as my-{path.name}.")
     try:
-        found = json.loads(path.read_text())
+        content = path.read_bytes()
+        found = json.loads(content)
     except OSError as error:
         raise UserError(f"--views {path}: {error.strerror or error}.") from error
     except ValueError as error:
@@ -199,9 +222,12 @@ def read_file(path: Path, view: View) -> tuple[Part, str]:
     if len(read) > _MOST_VIEWS:
         raise UserError(f"--views {path}: {len(read)} crops of each image; {_MOST_VIEWS} at most.")
     for side in dense_px:
-        if not _is_whole(side) or side < view.size_px:
-            raise UserError(f"--views {path}: dense_px {side!r}: expected whole numbers of {view.size_px} px or more.")
-    words = [f"{len(read)} crops of {path.name}"] * bool(read) + [f"dense at {_listed(tuple(dense_px))}"] * bool(dense_px)
+        if not _is_whole(side):
+            raise UserError(f"--views {path}: dense_px: expected whole numbers of pixels, found {side!r}.")
+    _check_sides(tuple(dense_px), f"--views {path}: dense_px", view)
+    words = [f"{len(read)} crop{'s' * (len(read) > 1)}"] * bool(read)
+    words += [f"dense at shorter side{'s' * (len(dense_px) > 1)} {_listed(tuple(dense_px))}, mirrored too"] * bool(dense_px)
+    words[-1] += f" of {path.name} ({sha256_bytes(content)[:6]})"
     return Part(read, tuple(dense_px), " and ".join(words)), path.stem
 
 
@@ -210,8 +236,8 @@ def _crop(found: Any, where: str, view: View) -> Crop:
         raise UserError(f"{where}: expected an object with shorter_px, found {found!r}.")
     _refuse_unknown(found, tuple(one.name for one in fields(Crop)), where)
     shorter_px = found.get("shorter_px")
-    if not _is_whole(shorter_px) or shorter_px < 1:
-        raise UserError(f"{where}: shorter_px: expected a whole number of pixels, found {shorter_px!r}.")
+    if not _is_whole(shorter_px) or not 1 <= shorter_px <= _MOST_PX:
+        raise UserError(f"{where}: shorter_px: expected a whole number of pixels from 1 to {_MOST_PX}, found {shorter_px!r}.")
     square, x, y = found.get("square", "middle"), found.get("x", 0.5), found.get("y", 0.5)
     if square not in get_args(Square):
         raise UserError(f"{where}: square: expected one of {', '.join(get_args(Square))}, found {square!r}.")

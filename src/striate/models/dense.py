@@ -2,7 +2,7 @@
 
 A network for S x S pixels ends in a grid of features, which it averages or flattens, and layers that make classes of it. Slid
 over a larger photo the grid is larger; here every window of the grid that is as large as the one of S x S pixels is averaged
-or goes through the first linear layer as a convolution, and the layers behind see each window by itself.
+or goes through the first linear layer, which so becomes a convolution, and the layers behind see each window by itself.
 
 Nothing is read from the source of a network: where its grid ends is found by running it once on noise, and what was found is
 proved on other noise, where the slid network must give the network's own logits. So it works for networks by anybody, or says
@@ -14,6 +14,7 @@ Source: Simonyan and Zisserman 2015, section 3.2; Sermanet et al. 2014 (OverFeat
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -87,10 +88,11 @@ class Dense(nn.Module):
         if self.joins == "mean":
             places_BChw = functional.avg_pool2d(grid_BChw, self.window, stride=1)
         else:
-            first = rest[0]
-            assert isinstance(first, nn.Linear)
-            kernel = first.weight.view(first.out_features, grid_BChw.shape[1], *self.window)
-            places_BChw, rest = functional.conv2d(grid_BChw, kernel, first.bias), rest[1:]
+            # The layer itself on every window, and no `conv2d` with its weights: a GPU may round the factors of a convolution to
+            # TF32 where it does not those of a linear layer, and the logits would not be the network's own.
+            high, wide = self.window
+            windows_BhwChw = grid_BChw.unfold(2, high, 1).unfold(3, wide, 1).permute(0, 2, 3, 1, 4, 5)
+            places_BChw, rest = rest[0](windows_BhwChw.flatten(3)).permute(0, 3, 1, 2), rest[1:]
         count, channels, high, wide = places_BChw.shape
         x = places_BChw.permute(0, 2, 3, 1).reshape(-1, channels)
         x = x[:, :, None, None] if self._has_grid and rest else x
@@ -119,15 +121,16 @@ def slide(network: nn.Module, size_px: int, channels: int, logits_of: Callable[[
     """The network for photos larger than its S = `size_px`; `network` must be in evaluation mode and is left as it is.
 
     channels: C of its input. logits_of: the main logits [B, K] of whatever it returns.
-    Raises UserError, which says why, when the network cannot be slid: no grid of features, or something between the grid and the
-    classes that is neither an average nor a flattening and a linear layer (attention, a maximum, several grids).
+    Raises UserError, which says why, when the network cannot be slid: no grid of features, something between the grid and the
+    classes that is neither an average nor a flattening and a linear layer (attention, an adaptive maximum, several grids), or
+    photos of one size only.
     """
     kind = type(network).__name__
     weight = next((one for one in network.parameters()), torch.empty(0))
     noise_BCSS = _noise((2, channels, size_px, size_px), 0).to(weight.device)
     with torch.no_grad():
         calls, wanted_BK = _watched(network, noise_BCSS, logits_of)
-        if not any(_is_grid(call.left) for call in calls):
+        if not any(call.left.ndim == 4 for call in calls):
             raise UserError(f"dense views: {kind} has no layer that gives a grid of features [B, C, h, w]. {_INSTEAD}")
         dense = _found(network, calls, wanted_BK, noise_BCSS)
         if dense is None:
@@ -182,8 +185,11 @@ def _watched(
 
 
 def _found(network: nn.Module, calls: list[_Call], wanted_BK: torch.Tensor, images: torch.Tensor) -> Dense | None:
-    """The first way to read the end of the network that explains its logits; later layers are tried first."""
-    grids = [call for call in reversed(calls) if call.left.ndim == 4 and min(call.left.shape[2:]) > 1]
+    """The first way to read the end of the network that explains its logits; later layers are tried first.
+
+    Grids of one cell, as small photos leave, come last: behind a pool of fixed size they would do, and give fewer places.
+    """
+    grids = sorted((call for call in reversed(calls) if call.left.ndim == 4), key=lambda call: not _is_grid(call.left))
     leaves = [call for call in calls if call.is_leaf]
     ends: list[tuple[torch.Tensor, bool, tuple[nn.Module, ...]]] = [(wanted_BK, False, ())]  # no linear layer at all
     for first, start in enumerate(leaves):
@@ -191,15 +197,13 @@ def _found(network: nn.Module, calls: list[_Call], wanted_BK: torch.Tensor, imag
         if rest is not None:
             ends.append((start.entered.flatten(1), start.entered.ndim == 4, rest))
     for grid in grids:
-        for is_rectified in (False, True):
-            left_BChw = functional.relu(grid.left) if is_rectified else grid.left
-            for entered_BF, has_grid, rest in ends:
-                joins = _joins(left_BChw, entered_BF, rest)
-                if joins is None:
-                    continue
+        for is_rectified, (entered_BF, has_grid, rest) in itertools.product((False, True), ends):
+            joins = _joins(functional.relu(grid.left) if is_rectified else grid.left, entered_BF, rest)
+            if joins is not None:
                 dense = Dense(network, grid, joins, is_rectified, rest, has_grid).eval()
                 if _grows(dense, images):
                     return dense
+                break  # however it is read, it stays as large as it is
     return None
 
 
@@ -213,8 +217,20 @@ def _joins(grid_BChw: torch.Tensor, entered_BF: torch.Tensor, rest: tuple[nn.Mod
 
 
 def _grows(dense: Dense, images: torch.Tensor) -> bool:
-    """Whether a photo twice as large gives more places; behind an adaptive pool it does not."""
-    return dense.grid(images[:1].repeat(1, 1, 2, 2)).shape[-1] > dense.window[1]
+    """Whether a photo twice as large gives more places; behind an adaptive pool it does not.
+
+    Raises UserError with the network's own words where it does not take such a photo.
+    """
+    larger = images[:1].repeat(1, 1, 2, 2)
+    try:
+        return dense.grid(larger).shape[-1] > dense.window[1]
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"dense views: {type(dense.network).__name__} takes photos of {images.shape[-1]} px and fails with "
+            f"{larger.shape[-1]} px ({type(error).__name__}: {error}). {_INSTEAD}"
+        ) from error
 
 
 def _is_grid(x: torch.Tensor) -> bool:
@@ -234,6 +250,8 @@ def _chain(calls: list[_Call], wanted_BK: torch.Tensor) -> tuple[nn.Module, ...]
             layers.append(nn.ReLU())
         if x.ndim == 4 and call.entered.ndim == 2:
             layers.append(nn.Flatten())
+        elif x.ndim == 2 and call.entered.ndim == 4:
+            layers.append(nn.Unflatten(1, call.entered.shape[1:]))
         if not isinstance(call.layer, nn.Flatten) or call.entered.ndim == 4:
             layers.append(call.layer)
         x = call.left

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from striate.report import letters
 from striate.report.history import Curve
 
 Look = str  # class names of chart.css: "train", "val", "ema", "sample", or "run run-N" of a run among several
@@ -15,6 +16,19 @@ Look = str  # class names of chart.css: "train", "val", "ema", "sample", or "run
 WIDTH, PLOT_HEIGHT = 380, 158  # user units; text is 12 of them, so that a chart 340 px wide still reads well
 _LEFT, _RIGHT, _BOTTOM = 50, 10, 38
 _LETTER = 6.4  # width of a letter at 12 units, on the safe side
+
+
+def plain(value: float) -> str:
+    """A number for an axis: "0.05", "1 200", "3e-5"."""
+    if value == 0:
+        return "0"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}".replace(",", "\u202f")
+    if abs(value) < 0.001:
+        digits, power = f"{value:.3g}".split("e") if "e" in f"{value:.3g}" else f"{value:.2e}".split("e")
+        digits = digits.rstrip("0").rstrip(".") if "." in digits else digits
+        return f"{digits}e{int(power)}".replace("-", "\u2212")
+    return f"{value:.6g}"
 
 
 @dataclass(frozen=True)
@@ -49,6 +63,8 @@ class Chart:
     best: tuple[float, float] | None = None
     has_keys: bool = True  # whether the legend stands in the chart
     whole: float | None = None  # the greatest value that makes sense, such as 1 for a share
+    x_written: Callable[[float], str] = plain
+    rings: Sequence[tuple[float, float]] = ()  # places that are told elsewhere in numbers
 
 
 def ticks(low: float, high: float, most: int) -> list[float]:
@@ -62,22 +78,19 @@ def ticks(low: float, high: float, most: int) -> list[float]:
     return [round(index * step, 12) for index in range(first, last + 1)]
 
 
-def plain(value: float) -> str:
-    """A number for an axis: "0.05", "1 200", "3e-5"."""
-    if value == 0:
-        return "0"
-    if abs(value) >= 1000:
-        return f"{value:,.0f}".replace(",", "\u202f")
-    if abs(value) < 0.001:
-        digits, power = f"{value:.3g}".split("e") if "e" in f"{value:.3g}" else f"{value:.2e}".split("e")
-        digits = digits.rstrip("0").rstrip(".") if "." in digits else digits
-        return f"{digits}e{int(power)}".replace("-", "\u2212")
-    return f"{value:.6g}"
-
-
 def percent(value: float) -> str:
     """A share 0..1 as a percentage for an axis: "40 %"."""
     return f"{100 * value:.4g}\u202f%"
+
+
+def rounded(share: float, digits: int = 1) -> str:
+    """A share 0..1 as a percentage for text and tables, always with as many digits: "40.0 %"."""
+    return f"{100 * share:.{digits}f}\u202f%"
+
+
+def span(low_high: tuple[float, float]) -> str:
+    """An interval of shares 0..1 as percentages: "38.1 to 42.0 %"."""
+    return f"{100 * low_high[0]:.1f} to {rounded(low_high[1])}"
 
 
 def in_words(chart: Chart) -> str:
@@ -120,7 +133,7 @@ class Drawn:
     points: list[tuple[Look, float, float]]  # look, x, y
     marks: list[tuple[float, bool]]  # x, whether it is labelled
     reference: tuple[float, str] | None
-    best: tuple[float, float] | None
+    rings: list[tuple[float, float]]
     beyond: str
 
 
@@ -165,14 +178,14 @@ def lay_out(chart: Chart) -> Drawn:
         top=top,
         bottom=bottom,
         keys=keys,
-        x_ticks=[(x_at(value), plain(value)) for value in ticks(0, x_end, 6) if x_end < 4 or float(value).is_integer()],
+        x_ticks=[(x_at(value), chart.x_written(value)) for value in ticks(0, x_end, 6) if x_end < 4 or float(value).is_integer()],
         y_ticks=[(y_at(value), chart.written(value)) for value in ticks(0, y_high, 5)],
         lines=lines,
         areas=areas,
         points=points,
         marks=[(x_at(value), value in labelled) for value in chart.marks],
         reference=(y_at(reference[0]), reference[1]) if reference and reference[0] <= y_high else None,
-        best=(x_at(chart.best[0]), y_at(chart.best[1])) if chart.best else None,
+        rings=[(x_at(x), y_at(y)) for x, y in (*([chart.best] if chart.best else []), *chart.rings)],
         beyond=beyond,
     )
 
@@ -269,7 +282,7 @@ def lay_out_matrix(confusion_KK: np.ndarray, titles: Sequence[str]) -> Matrix:
     count = len(confusion_KK)
     side = 34.0 if count <= 14 else 22.0
     names = [title if len(title) <= 15 else title[:14] + "…" for title in titles]
-    margin = 8 + _LETTER * max(map(len, names), default=0)
+    margin = 8 + max((letters.width(name, 12) for name in names), default=0.0)
     left, top = margin + 22, margin * 0.7 + 30
     cells = []
     for row in range(count):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,6 +46,16 @@ class Evaluation:
         """How many views of each image were taken, in the command's word ("center", "10crop")."""
         parts = self.folder.name.split("-")
         return str(self.summary.get("views") or "-".join(parts[1:-1]))
+
+    @property
+    def labels(self) -> str:
+        """Whose labels were scored by; "original" are the data set's own, which the saved predictions keep."""
+        return str(self.summary.get("labels") or "original")
+
+    @property
+    def answered_by(self) -> str:
+        """Which networks answered together, in words; empty where it was one."""
+        return str(self.summary.get("answered_by") or "")
 
 
 @dataclass(frozen=True)
@@ -112,15 +122,25 @@ class Facts:
 
     @property
     def main(self) -> Evaluation | None:
-        """What the report is about: the run's own validation set before others, one network before two that share the images,
-        one view before many, then the newest."""
+        """What the report is about. The run's own validation set goes before others; one network before several that answer
+        together or share the images; the data set's own labels before others; one view before many; the best checkpoint, with the
+        weights that made it the best, before others. Only where all of this is equal does the newest go first."""
         told = self.data.get("splits")
         own = told.get("val") if isinstance(told, dict) else None
         val = own.get("fingerprint") if isinstance(own, dict) else None
 
-        def rank(one: Evaluation) -> tuple[bool, bool, bool, bool, float]:
-            is_others = val is not None and one.summary.get("data_fingerprint") not in {None, "", val}
-            return one.split != "val", is_others, "routed" in one.summary, one.views != "center", -one.written
+        def rank(one: Evaluation) -> tuple[bool, bool, bool, bool, bool, bool, bool, float]:
+            is_others = val is not None and one.summary.get("data_fingerprint") not in (None, "", val)
+            return (
+                one.split != "val",
+                is_others,
+                bool(one.answered_by) or "routed" in one.summary,
+                one.labels != "original",
+                one.views != "center",
+                one.summary.get("checkpoint") != self.best.get("checkpoint"),
+                one.summary.get("weights") != self.best.get("weights"),
+                -one.written,
+            )
 
         return min(self.evaluations, key=rank, default=None)
 
@@ -228,3 +248,27 @@ def predictions_of(facts: Facts, evaluation: Evaluation) -> Predictions | None:
     """The saved predictions of an evaluation; None where they are missing or broken, which leaves a sentence."""
     place = evaluation.folder.relative_to(facts.folder).as_posix()
     return _read(facts, f"{place}/predictions.parquet", predictions.read)
+
+
+def numbers_of(facts: Facts, evaluation: Evaluation, name: str, columns: Sequence[str]) -> np.ndarray | None:
+    """A table of numbers of an evaluation, [rows, columns] float64, NaN in empty cells.
+
+    None where the file is missing, which evaluations of old are excused for, or broken, which leaves a sentence.
+    """
+
+    def read(path: Path) -> np.ndarray:
+        rows = _rows(path)
+        lacking = [column for column in columns if rows and column not in rows[0]]
+        if lacking or not rows:
+            raise ValueError(
+                f"expected rows with {', '.join(columns)}, found {'none of ' + ', '.join(lacking) if rows else 'no row'}"
+            )
+        return np.array([[float(row[column] or "nan") for column in columns] for row in rows])
+
+    place = evaluation.folder.relative_to(facts.folder).as_posix()
+    return _read(facts, f"{place}/{name}", read, needed=False)
+
+
+def calibration_of(facts: Facts) -> dict[str, Any]:
+    """What calibration.json says of the temperature that was fitted; empty where there is none."""
+    return _table(facts, "calibration.json", needed=False)

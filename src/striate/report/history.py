@@ -19,6 +19,14 @@ def number(value: Any) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
+def interval(value: Any) -> tuple[float, float] | None:
+    """Low and high of an interval as JSON holds it, or None for anything else."""
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        return None
+    low, high = number(value[0]), number(value[1])
+    return None if low is None or high is None else (low, high)
+
+
 @dataclass(frozen=True)
 class Curve:
     """One measured quantity over training. x_N in epochs (or steps), y_N in its unit; NaN where a value is missing."""
@@ -67,7 +75,7 @@ class History:
         """The values named `key` of all lines of a kind, with their interval where the line has one (`key`_interval)."""
         lines = [line for line in self.of(kind, **where) if key in line]
         nan = math.nan
-        intervals = [_pair(line.get(f"{key}_interval")) for line in lines]
+        intervals = [interval(line.get(f"{key}_interval")) or (nan, nan) for line in lines]
         return Curve(
             np.array([self.place(line["step"]) for line in lines], float),
             np.array([nan if (value := number(line[key])) is None else value for line in lines], float),
@@ -84,14 +92,6 @@ class History:
     def places(self, kind: str) -> list[float]:
         """Where on the horizontal axis the lines of a kind stand."""
         return [self.place(line["step"]) for line in self.of(kind)]
-
-
-def _pair(value: Any) -> tuple[float, float]:
-    if isinstance(value, (list, tuple)) and len(value) == 2:
-        low, high = number(value[0]), number(value[1])
-        if low is not None and high is not None:
-            return low, high
-    return math.nan, math.nan
 
 
 def history(lines: Iterable[Line]) -> History:

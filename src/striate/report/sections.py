@@ -18,8 +18,8 @@ from striate.evaluate import metrics
 from striate.predictions import Predictions
 from striate.report import charts, pictures, ranking
 from striate.report.charts import Chart, Series
-from striate.report.gather import Evaluation, Facts, Split
-from striate.report.history import Line, binned, number
+from striate.report.gather import Evaluation, Facts, Split, predictions_of
+from striate.report.history import Line, binned, interval, number
 
 MOSAIC_IMAGES, MISTAKE_IMAGES = 24, 12
 MOSAIC_PX, MISTAKE_PX = 128, 224
@@ -38,6 +38,7 @@ class Headline:
     top5: float | None
     top5_k: int
     loss: float | None
+    macro_f1: float | None
     protocol: str
     source: str
     chance: float | None
@@ -48,8 +49,6 @@ def headline(facts: Facts) -> Headline:
     """The main evaluation's numbers; without one, the best of the scores that the log kept."""
     main = facts.main
     values: Mapping[str, Any] = main.summary if main else best_line(facts)
-    low_high = values.get("top1_interval")
-    pair = (number(low_high[0]), number(low_high[1])) if isinstance(low_high, list) and len(low_high) == 2 else (None, None)
     known = len(facts.classes) if facts.classes else 0
     protocol = values.get("protocol") or (
         f"val split · {facts.view.describe()} · {values.get('weights', 'raw')} weights" if facts.view and values else ""
@@ -57,10 +56,11 @@ def headline(facts: Facts) -> Headline:
     said = values.get("warnings")
     return Headline(
         top1=number(values.get("top1")),
-        interval=(pair[0], pair[1]) if pair[0] is not None and pair[1] is not None else None,
+        interval=interval(values.get("top1_interval")),
         top5=number(values.get("top5")),
         top5_k=int(number(values.get("top5_k")) or min(5, known or 5)),
         loss=number(values.get("loss")),
+        macro_f1=number(values.get("macro_f1")),
         protocol=str(protocol),
         source=_source(facts, main, values),
         chance=1 / known if known else None,
@@ -456,7 +456,7 @@ def curve_notes(facts: Facts, drawn: Sequence[charts.Drawn]) -> list[str]:
         notes.append("The band around “val” is its 95 % interval.")
     if any(not series.name and np.isfinite(series.curve.low_N).any() for one in drawn for series in one.chart.series):
         notes.append("Speed and waiting: mean of neighbouring log lines, with least and greatest shaded.")
-    if any(one.best for one in drawn):
+    if any(one.chart.best for one in drawn):
         notes.append("The ring marks the best top-1.")
     if resumes := log.of("resume"):
         words = "once" if len(resumes) == 1 else f"{len(resumes)} times"
@@ -470,7 +470,10 @@ def curve_notes(facts: Facts, drawn: Sequence[charts.Drawn]) -> list[str]:
 
 @dataclass(frozen=True)
 class Scored:
-    """What the main evaluation says about classes. Few: all in `best`; many: both ends of the ranking in `best` and `worst`."""
+    """What the main evaluation says about classes. Few: all in `best`; many: both ends of the ranking in `best` and `worst`.
+
+    without_images: classes that none of the scored images is of, so that nothing can be said of them.
+    """
 
     best: list[ranking.ClassScore]
     worst: list[ranking.ClassScore]
@@ -478,6 +481,7 @@ class Scored:
     matrix: charts.Matrix | None
     heat_map: str
     class_count: int
+    without_images: list[int]
 
 
 def scored(facts: Facts, counts_KK: np.ndarray) -> Scored:
@@ -497,11 +501,30 @@ def scored(facts: Facts, counts_KK: np.ndarray) -> Scored:
         matrix=matrix,
         heat_map=heat_map,
         class_count=count,
+        without_images=np.flatnonzero(counts_KK.sum(axis=1) == 0).tolist(),
     )
 
 
+def judged(facts: Facts) -> Predictions | None:
+    """The saved predictions of the main evaluation, where it was scored by the labels that they keep: the data set's own.
+
+    None where they are missing, broken or of other labels, which leaves a sentence.
+    """
+    main = facts.main
+    if main is None:
+        return None
+    if main.labels != "original":
+        facts.gaps.append(
+            f"evaluation/{main.folder.name} was scored by {main.labels} labels, and its saved predictions keep the data set's "
+            "own: single mistakes are not shown. Evaluate without --labels to see them."
+        )
+        return None
+    return predictions_of(facts, main)
+
+
 def counts_of(main: Evaluation | None, said: Predictions | None) -> np.ndarray | None:
-    """The confusion counts int64 [K, K] of an evaluation: of its saved predictions, else of confusion.csv."""
+    """The confusion counts int64 [K, K] of an evaluation: of its saved predictions (None where these do not serve), else of
+    confusion.csv."""
     if said is not None and (said.labels >= 0).any():
         labelled = said.select(said.labels >= 0)
         return metrics.confusion(labelled.scores, labelled.labels)

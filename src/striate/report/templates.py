@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from striate.report import charts
+from striate.report.confidence import Diagram
 from striate.report.diagnosis import Plot
 
 _PAGES = Path(__file__).parent / "pages"
@@ -22,13 +23,8 @@ def templates() -> Environment:
     pages = Environment(
         loader=FileSystemLoader(_PAGES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    pages.filters |= {"percent": _percent, "thousands": "{:,}".format}
+    pages.filters |= {"percent": charts.rounded, "span": charts.span, "thousands": "{:,}".format}
     return pages
-
-
-def _percent(share: float, digits: int = 1) -> str:
-    """A share 0..1 as a percentage, with a thin space: "92.4 %"."""
-    return f"{100 * share:.{digits}f}\u202f%"
 
 
 def style(*names: str) -> Markup:
@@ -39,6 +35,11 @@ def style(*names: str) -> Markup:
 def svg(pages: Environment, drawn: charts.Drawn, style: Markup | None = None) -> Markup:
     """A line chart as SVG; with `style` it stands alone."""
     return Markup(pages.get_template("lines.svg.jinja").render(d=drawn, words=charts.in_words(drawn.chart), style=style))
+
+
+def reliability(pages: Environment, drawn: Diagram) -> Markup:
+    """A reliability diagram as SVG."""
+    return Markup(pages.get_template("reliability.svg.jinja").render(d=drawn))
 
 
 def plot(pages: Environment, drawn: Plot) -> Markup:

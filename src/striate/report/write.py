@@ -8,8 +8,8 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from striate import files
-from striate.report import charts, diagnosis, sections, templates
-from striate.report.gather import Facts, gather, predictions_of
+from striate.report import charts, confidence, confusable, diagnosis, evaluations, sections, templates
+from striate.report.gather import Facts, gather
 
 
 def write_report(run_folder: Path) -> Path:
@@ -37,7 +37,7 @@ def write_report(run_folder: Path) -> Path:
 
 def _page(pages: Environment, facts: Facts, drawn: list[charts.Drawn]) -> str:
     main = facts.main
-    said = predictions_of(facts, main) if main else None
+    said = sections.judged(facts)
     counts_KK = sections.counts_of(main, said)
     scored = sections.scored(facts, counts_KK) if counts_KK is not None and counts_KK.sum() else None
     matrix = pages.get_template("matrix.svg.jinja").render(m=scored.matrix) if scored and scored.matrix else ""
@@ -47,6 +47,7 @@ def _page(pages: Environment, facts: Facts, drawn: list[charts.Drawn]) -> str:
         facts.gaps.append("No image of the data could be read, so there is no mosaic: the data is not where the run found it.")
     elif mistakes and not any(one.uri for one in mistakes):
         facts.gaps.append("The images of the mistakes could not be read: they are not where the run found its data.")
+    worth = confidence.confidence(facts)
     said_by_doctor = diagnosis.diagnosis(facts)
     values = {
         "name": facts.folder.resolve().name,
@@ -65,8 +66,15 @@ def _page(pages: Environment, facts: Facts, drawn: list[charts.Drawn]) -> str:
         "chart_notes": sections.curve_notes(facts, drawn),
         "main": main,
         "scored": scored,
+        "without_images": [facts.title(label) for label in scored.without_images[:10]] if scored else [],
         "matrix": Markup(matrix),
+        "confusable": confusable.pairs(facts, counts_KK, said) if scored and counts_KK is not None else [],
         "mistakes": mistakes,
+        "confidence": worth,
+        "reliability": templates.reliability(pages, worth.diagram) if worth.diagram else "",
+        "coverage": templates.svg(pages, charts.lay_out(worth.coverage)) if worth.coverage else "",
+        "evaluations": evaluations.rows(facts),
+        "evaluation_notes": evaluations.notes(facts),
         "recipe_base": sections.recipe_base(facts),
         "recipe": sections.recipe_groups(facts),
         "bad_files": sections.bad_files(facts),

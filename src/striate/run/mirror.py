@@ -156,7 +156,8 @@ class Mirror:
             try:
                 self._bring(other, folder)
             except CheckpointError as error:
-                complaints["best"] = f"{self.path}: the checkpoint {other.name}, the best one or a snapshot, was not copied: {error}"
+                what = f"the checkpoint {other.name}, the best one or a snapshot,"
+                complaints["best"] = f"{self.path}: {what} was not copied: {error}"
         self._bring(saved, folder)
         self._write_files((*GROWING, *PREPARED))
         status = {"state": "saved", "step": last_step, "reason": "copied to the mirror"}
