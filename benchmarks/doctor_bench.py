@@ -31,7 +31,7 @@ from typing import Any
 
 LOGS = Path(__file__).parent / "doctor_logs"
 # The files of each half.
-HALVES = {"building": ("doctor_cases_building", "doctor_cases_seen"), "blind": ("doctor_cases_blind",)}
+HALVES = {"building": ("doctor_cases_building", "doctor_cases_seen", "doctor_cases_seen_2"), "blind": ("doctor_cases_blind",)}
 # Share of ill cases whose cause is ranked first, by half.
 LIMITS = {"building": 0.9, "blind": 0.8}
 

@@ -1,7 +1,7 @@
-"""Cases that were planted by somebody who knew the list of illnesses and none of the rules; they are run at the end only.
+"""More cases that were planted by somebody who knew the list of illnesses and none of the rules, and that have been read since.
 
-Every case is sane but for the one thing that its `why` names: a rate that suits the network, normalised pixels, shuffled
-batches. `doctor_logs/blind/README.md` says how the recorded runs were made.
+They were the second blind half; see `doctor_cases_seen`. Every case is sane but for the one thing that its `why` names.
+`doctor_logs/seen_2/README.md` says how the recorded runs were made.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-BLIND = LOGS / "blind"
+SEEN = LOGS / "seen_2"
 
 
 # ---------------------------------------------------------------- networks and loaders of a stranger
@@ -436,7 +436,7 @@ def adam_for_adamw(bench: Bench) -> During:
 
 def _recorded(name: str) -> Callable[[Bench], Recorded]:
     """A case that reads a folder or a table of `doctor_logs/blind`."""
-    return lambda bench: Recorded(BLIND / name)
+    return lambda bench: Recorded(SEEN / name)
 
 
 # ---------------------------------------------------------------- healthy
