@@ -57,6 +57,31 @@ def test_axis_starts_at_zero_and_holds_every_value() -> None:
     assert drawn.beyond == ""
 
 
+def test_rings_and_written_axis() -> None:
+    chart = Chart(
+        "coverage",
+        "Top-1",
+        "",
+        [Series("", "val", _curve(1.0, 0.5))],
+        "share",
+        1.0,
+        charts.percent,
+        x_written=charts.percent,
+        rings=[(0.5, 0.75), (1.0, 0.5)],
+        whole=1.0,
+    )
+    drawn = charts.lay_out(chart)
+    middle, end = drawn.rings
+    assert middle[0] == pytest.approx((drawn.left + drawn.right) / 2, abs=0.1)
+    assert end == drawn.points[-1][1:]  # on the curve
+    assert [name for _, name in drawn.x_ticks] == [f"{share}\u202f%" for share in (0, 20, 40, 60, 80, 100)]
+
+
+def test_shares_in_text() -> None:
+    assert charts.rounded(0.4) == "40.0\u202f%" and charts.rounded(0.5, 0) == "50\u202f%"
+    assert charts.span((0.381, 0.42)) == "38.1 to 42.0\u202f%"
+
+
 def test_share_ends_at_one() -> None:
     drawn = charts.lay_out(_chart(Series("val", "val", _curve(0.2, 0.5, 1.0)), whole=1.0))
     assert drawn.points[-1][2] == drawn.top

@@ -16,7 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from striate import predictions
 from striate.errors import ResourceError, UserError
+from striate.evaluate import metrics
+from striate.report import confusable, ranking
 from striate.report.write import write_report
 
 
@@ -54,6 +57,11 @@ class _Tags(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+
+
+def _pairs(run: Path) -> list[ranking.MutualPair]:
+    said = predictions.read(run / "evaluation/val-center-0a1b2c/predictions.parquet")
+    return ranking.mutual_pairs(metrics.confusion(said.scores, said.labels), confusable.PAIRS)
 
 
 def test_page_needs_nothing_from_outside(run: Path) -> None:
@@ -112,12 +120,13 @@ def test_page_shows_the_result_with_its_protocol(run: Path) -> None:
     assert "striate train 'my photos' --recipe small" in text
     assert "truncated JPEG" in text
     assert "10 % of each class are held out" in text
+    assert f"Macro-F1{summary['macro_f1']:.3f}" in text
     assert "Not shown" not in text
 
 
 def test_pictures_are_of_the_mosaic_and_the_mistakes(run: Path) -> None:
     images = [values for tag, values in _Tags(write_report(run).read_text()).tags if tag == "img"]
-    assert len(images) == 24 + 12
+    assert len(images) == 24 + 12 + 4 * len(_pairs(run))
     assert all((values["src"] or "").startswith("data:image/jpeg;base64,") and values["alt"] for values in images)
 
 
@@ -151,7 +160,7 @@ def test_missing_part_is_said(run: Path, name: str) -> None:
     ["recipe.json", "classes.json", "view.json", "data.json", "best.json", "log.jsonl", "index-val.parquet"]
     + [
         f"evaluation/val-center-0a1b2c/{name}"
-        for name in ("summary.json", "confusion.csv", "predictions.parquet", "bad_files.csv")
+        for name in ("summary.json", "confusion.csv", "reliability.csv", "coverage.csv", "predictions.parquet", "bad_files.csv")
     ],
 )
 @pytest.mark.parametrize("content", [b"", b'{"ids": 3, "splits": {"val": 7}}', b"\xff\x00[1, 2"])
@@ -210,6 +219,27 @@ def test_many_classes_get_a_picture_and_two_tables(tmp_path: Path, make_run: Cal
     assert "Best classes" in page
     assert "Worst classes" in page
     assert "resumed 11 times" in page
+
+
+def test_the_run_of_a_release_gives_a_report(tmp_path: Path) -> None:
+    run = Path(shutil.copytree(Path(__file__).parents[1] / "golden/0.1.0", tmp_path / "golden"))
+    text = _Tags(write_report(run).read_text()).text
+    assert "The best score in the log." in text
+    assert "Confidence" not in text and "Mistaken for each other" not in text
+
+
+def test_a_summary_from_before_confidence_was_kept_gives_a_report(run: Path) -> None:
+    folder = run / "evaluation/val-center-0a1b2c"
+    summary = json.loads((folder / "summary.json").read_text())
+    for name in ("macro_f1", "calibration_error", "calibration_error_interval", "coverage", "strata", "labels", "left_out"):
+        del summary[name]
+    (folder / "summary.json").write_text(json.dumps(summary))
+    for name in ("reliability.csv", "coverage.csv", "images.csv"):
+        (folder / name).unlink()
+    text = _Tags(write_report(run).read_text()).text
+    assert "Macro-F1" not in text and "Calibration error" not in text
+    assert "has no reliability.csv and no coverage.csv" in text
+    assert f"{100 * summary['top1']:.1f}\u202f%" in text
 
 
 def test_not_a_run_folder(tmp_path: Path) -> None:

@@ -36,9 +36,9 @@ class Layer:
     """What came out of one layer. Root mean squares over all numbers of a batch.
 
     scale: of the output. spread: of what differs between the images, output less its mean over the images. gradient: of the
-    loss by the output, times the number of images. dead: of a ReLU, the share of channels that are zero for all images.
-    saturated: of a sigmoid or tanh, the share of outputs at its limits. gate: of a layer that multiplies its input by factors
-    between 0 and 1, their mean.
+    loss by the output, times the number of images. dead: of a ReLU, the share of channels that are zero for all images; active:
+    the share of its outputs above zero. saturated: of a sigmoid or tanh, the share at its limits. gate: of a layer that
+    multiplies its input by factors between 0 and 1, their mean.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Layer:
     saturated: float | None = None
     gate: float | None = None
     values: int = 0
+    active: float | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ class Signals:
     images: their number. image_spread: root mean square of what differs between the images of the batch. layers: innermost
     layers in the order in which they ran; stages: the network's own parts in that order. heads: by name, the main one first.
     total: the loss as it is minimised. he_share: the weights' deviation over that of He's start, in the median. overflows: of the
-    numbers on the way that are kept for the backward pass, the types of those that left their range, whoever made them.
+    numbers on the way that are kept for the backward pass, the types of those that left their range, whoever made them;
+    kept_bytes: of all of them. resting_norms: batch norms that ran with their running statistics, as in evaluation.
     """
 
     images: int
@@ -97,6 +99,8 @@ class Signals:
     has_norms: bool
     he_share: float
     overflows: tuple[str, ...] = ()
+    resting_norms: tuple[str, ...] = ()
+    kept_bytes: int = 0
 
     @functools.cached_property
     def decay(self) -> list[float]:
@@ -124,6 +128,8 @@ def look(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, total: Lo
             tensor = main_tensor(output)
             if tensor is None:
                 return
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm) and not layer.training and layer.running_mean is not None:
+                resting.append(name)
             if name not in found:  # a layer that runs several times is seen the first time
                 order.append(name)
                 found[name] = _seen(layer, inputs, tensor.detach())
@@ -138,6 +144,9 @@ def look(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, total: Lo
     parts = stage_names(model)
     gates = [name for name, layer in model.named_modules() if name and 0 < len(list(layer.children())) <= 8]
     overflows: list[str] = []
+    resting: list[str] = []
+    kept: dict[int, int] = {}
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         name = str(tensor.dtype).removeprefix("torch.")
@@ -145,6 +154,9 @@ def look(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, total: Lo
         is_left = torch.isnan if tensor.dtype in (torch.float32, torch.float64) else _is_not_finite
         if tensor.is_floating_point() and name not in overflows and bool(is_left(tensor).any()):
             overflows.append(name)
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     saved = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
@@ -180,6 +192,8 @@ def look(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, total: Lo
         any(isinstance(layer, _NORMS) for layer in model.modules()),
         _he_share(weights),
         tuple(dict.fromkeys(overflows)),
+        tuple(dict.fromkeys(resting)),
+        sum(kept.values()),
     )
 
 
@@ -323,6 +337,7 @@ def _seen(layer: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> di
     others = [axis for axis in range(output.dim()) if axis != 1]
     if isinstance(layer, (nn.ReLU, nn.ReLU6)):
         seen["dead"] = 1.0 - float((output.amax(dim=others) > 0).float().mean())
+        seen["active"] = float((output > 0).float().mean())
     if isinstance(layer, nn.Sigmoid):
         seen["saturated"] = float(((output > _AT_LIMIT) | (output < 1 - _AT_LIMIT)).float().mean())
     if isinstance(layer, nn.Tanh):
@@ -360,6 +375,7 @@ def _layer(name: str, kind: str, seen: Mapping[str, Any]) -> Layer:
         seen.get("saturated"),
         seen.get("gate"),
         seen["values"],
+        seen.get("active"),
     )
 
 

@@ -37,6 +37,11 @@ def initialised(patient: Patient) -> Remedy:
     return Remedy(f"{advice} In torch: nn.init.kaiming_normal_ for the weights, zeros for the biases.")
 
 
+def in_training_mode(patient: Patient) -> Remedy:
+    """Batch norms that take the batch's statistics while the network trains."""
+    return Remedy("Call model.train() before each epoch, and no eval() within forward(): batch norms must see the batch.")
+
+
 def with_open_gates(patient: Patient) -> Remedy:
     """Gates that start open."""
     advice = f"Let the gates start open: a bias of {OPEN_BIAS:g} before each sigmoid makes its factor 0.98 instead of 0.5."

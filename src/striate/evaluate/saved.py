@@ -15,7 +15,7 @@ from striate import predictions
 from striate.errors import CheckpointError, UserError
 from striate.evaluate import labels, score
 from striate.files import read_json
-from striate.predictions import Predictions
+from striate.predictions import UNLABELLED, Predictions
 from striate.view import View
 
 PREDICTIONS = "predictions.parquet"
@@ -107,7 +107,10 @@ def rescore(saved: Saved, by: Sequence[str] = ()) -> tuple[score.Summary, Path]:
             "the data set's own labels."
         )
     told = labels.judged(saved.predictions, by)
-    protocol = replace(protocol, labels=told.words, left_out=told.left_out)
+    # By other labels a class may be left without an image, as where the network prefers each time another label of the image.
+    classes_scored = len(np.unique(told.predictions.labels[told.predictions.labels != UNLABELLED]))
+    is_part = protocol.subset or (bool(by) and classes_scored < len(told.predictions.classes))
+    protocol = replace(protocol, labels=told.words, left_out=told.left_out, subset=is_part)
     expected = len(saved.predictions) + len(saved.bad)
     summary = score.score(told.predictions, expected, saved.bad, protocol, None, saved.numbers)
     summary["parts"] = saved.summary.get("parts", {}) if not by else {}

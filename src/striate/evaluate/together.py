@@ -163,10 +163,15 @@ def names_of(members: Sequence[Saved]) -> list[str]:
 
 
 def _looking(member: Saved) -> str:
-    if member.summary is None:
+    """How a member came to its answers, for the protocol."""
+    known = member.summary
+    if known is None:
         return "predictions alone"
-    looking: str = member.summary.get("looking", member.summary.get("views", "1 view"))
-    return f"{looking}, {member.summary.get('weights', '')} weights of {member.summary.get('checkpoint', '')}"
+    if known.get("answered_by"):
+        return str(known["answered_by"])
+    looking = known.get("looking", known.get("views", "1 view"))
+    routing = f", {known['routing']}" if known.get("routing") else ""
+    return f"{looking}, {known.get('weights', '')} weights of {known.get('checkpoint', '')}{routing}"
 
 
 def _digest(member: Saved) -> str:

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from striate.errors import UserError, expect
+from striate.errors import NonFiniteError, UserError, expect
 from striate.taps import taps
 
 _INSTEAD = "Use crops instead: --views 10crop or 144crop."
@@ -123,13 +123,18 @@ def slide(network: nn.Module, size_px: int, channels: int, logits_of: Callable[[
     channels: C of its input. logits_of: the main logits [B, K] of whatever it returns.
     Raises UserError, which says why, when the network cannot be slid: no grid of features, something between the grid and the
     classes that is neither an average nor a flattening and a linear layer (attention, an adaptive maximum, several grids), or
-    photos of one size only.
+    photos of one size only. Raises NonFiniteError where its logits are NaN or infinite on noise.
     """
     kind = type(network).__name__
     weight = next((one for one in network.parameters()), torch.empty(0))
     noise_BCSS = _noise((2, channels, size_px, size_px), 0).to(weight.device)
     with torch.no_grad():
         calls, wanted_BK = _watched(network, noise_BCSS, logits_of)
+        if not wanted_BK.isfinite().all():
+            raise NonFiniteError(
+                f"dense views: {kind} gives logits that are NaN or infinite for noise: its weights have diverged or are damaged. "
+                "Take an earlier checkpoint."
+            )
         if not any(call.left.ndim == 4 for call in calls):
             raise UserError(f"dense views: {kind} has no layer that gives a grid of features [B, C, h, w]. {_INSTEAD}")
         dense = _found(network, calls, wanted_BK, noise_BCSS)

@@ -130,17 +130,21 @@ def truncated_normal(model: nn.Module, std: float = 0.1) -> None:
 def zero_gamma(model: nn.Module) -> None:
     """The last batch norm of every residual block starts at scale 0, so that the block starts as its shortcut.
 
+    Channels that the block's shortcut fills with zeros (shortcuts A) keep scale 1: were they zero in the branch as well, the ReLU
+    behind would get zeros alone, let no gradient back, and they would never learn.
     All other weights stay as they were drawn. Raises UserError for a network without residual blocks.
     Source: Goyal et al. 2017 (one hour), section 5.1.
     """
-    found = [last for block in model.modules() if (last := _last_norm(block)) is not None]
+    found = [(last, block) for block in model.modules() if (last := _last_norm(block)) is not None]
     if not found:
         raise UserError(
             f"init zero-gamma: {type(model).__name__} has no residual block with batch normalisation, whose last scale "
             f"could start at 0. Take another init, or a residual network such as resnet50."
         )
-    for norm in found:
-        nn.init.zeros_(norm.weight)
+    for norm, block in found:
+        missing = getattr(getattr(block, "downsample", None), "missing", 0)
+        with torch.no_grad():
+            norm.weight[: len(norm.weight) - missing] = 0.0
 
 
 def torch_default(model: nn.Module) -> None:

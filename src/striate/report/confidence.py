@@ -20,6 +20,8 @@ from striate.report.charts import Chart, Series
 from striate.report.gather import Evaluation, Facts
 from striate.report.history import Curve, interval, number
 
+_WORTH_SAYING = 0.005  # between mean confidence and top-1; less is none to the reader
+
 # ---------------------------------------------------------------- the section
 
 
@@ -92,7 +94,7 @@ def _share(name: Any) -> float | None:
 
 
 def _error_in_words(main: Evaluation, bins_M5: np.ndarray | None) -> list[str]:
-    """The calibration error with its interval, and on which side the network errs."""
+    """The calibration error with its interval, and on which side the network errs, unless chance may have done it."""
     error, pair = number(main.summary.get("calibration_error")), interval(main.summary.get("calibration_error_interval"))
     said = []
     if error is not None:
@@ -100,12 +102,14 @@ def _error_in_words(main: Evaluation, bins_M5: np.ndarray | None) -> list[str]:
             f"Calibration error {charts.rounded(error)}" + (f" (95\u202f% interval {charts.span(pair)})." if pair else ".")
         )
         if pair and pair[0] == 0:
-            said.append("So few images cannot tell this network from a calibrated one.")
+            said.append("These images cannot tell the network from a calibrated one.")
     if bins_M5 is not None:
         _, _, images_M, confidence_M, top1_M = bins_M5.T
         mean, right = (float(np.nansum(images_M * value_M) / np.nansum(images_M)) for value_M in (confidence_M, top1_M))
-        side = "too sure of itself" if mean > right else "too modest" if mean < right else "right on average"
-        said.append(f"It says {charts.rounded(mean)} on average and is right for {charts.rounded(right)} of the images: {side}.")
+        side = ""
+        if not (pair and pair[0] == 0) and abs(mean - right) >= _WORTH_SAYING:
+            side = ": too sure of itself" if mean > right else ": too modest"
+        said.append(f"It says {charts.rounded(mean)} on average and is right for {charts.rounded(right)} of the images{side}.")
     return [" ".join(said)] if said else []
 
 
@@ -123,10 +127,10 @@ def _temperature_in_words(facts: Facts, main: Evaluation) -> list[str]:
     said = f"Temperature {found.value:.3g}, fitted on {found.fitted_on}."
     if before is not None and after is not None:
         said += f" On the others the calibration error goes from {charts.rounded(before)} to {charts.rounded(after)}."
-    of = ", ".join(str(kept[name]) for name in ("checkpoint", "weights") if kept.get(name))
     is_of_main = all(kept.get(name) == main.summary.get(name) for name in ("checkpoint", "weights", "views"))
-    if of and not is_of_main:
-        said += f" It is of {of} weights, {kept.get('views', 'center')}; the scores here are of others."
+    if not is_of_main:
+        of = [f"{kept.get('weights') or 'some'} weights", kept.get("checkpoint"), kept.get("views")]
+        said += f" It is of other scores than these: {', '.join(str(part) for part in of if part)}."
     elif kept.get("views") == "center":
         said += " It is not applied in the diagram; “striate predict” applies it."
     return [said, *([found.doubt] if found.doubt else [])]
@@ -178,7 +182,7 @@ def lay_out(bins_M5: np.ndarray) -> Diagram:
     total, greatest = float(np.nansum(bins_M5[:, 2])), float(np.nanmax(bins_M5[:, 2]))
     bins = []
     for low, high, images, mean, top1 in bins_M5.tolist():
-        if not images > 0 or not math.isfinite(mean + top1):
+        if not images >= 1 or not math.isfinite(mean + top1):
             continue
         ends = metrics.wilson(min(round(top1 * images), round(images)), round(images))
         share = charts.percent(float(f"{images / total:.3g}"))

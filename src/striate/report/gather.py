@@ -230,12 +230,14 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _matrix(path: Path) -> np.ndarray:
-    """confusion.csv as int64 [K, K], rows the true class; ids stand along both sides. Raises ValueError if not square."""
+    """confusion.csv as int64 [K, K], rows the true class; ids stand along both sides. Raises ValueError for what is no counts."""
     with open(path, encoding="utf-8", errors="replace", newline="") as file:
         rows = [row[1:] for row in csv.reader(file)][1:]
     counts_KK = np.array(rows, dtype=np.int64)
     if counts_KK.ndim != 2 or counts_KK.shape[0] != counts_KK.shape[1]:
         raise ValueError(f"{list(counts_KK.shape)} is no square matrix")
+    if (counts_KK < 0).any():
+        raise ValueError("a count below zero")
     return counts_KK
 
 
@@ -258,12 +260,13 @@ def numbers_of(facts: Facts, evaluation: Evaluation, name: str, columns: Sequenc
 
     def read(path: Path) -> np.ndarray:
         rows = _rows(path)
-        lacking = [column for column in columns if rows and column not in rows[0]]
-        if lacking or not rows:
-            raise ValueError(
-                f"expected rows with {', '.join(columns)}, found {'none of ' + ', '.join(lacking) if rows else 'no row'}"
-            )
-        return np.array([[float(row[column] or "nan") for column in columns] for row in rows])
+        lacking = [column for column in columns if not rows or column not in rows[0]]
+        if lacking:
+            raise ValueError(f"expected rows with {', '.join(columns)}, found none of {', '.join(lacking)}")
+        values = np.array([[float(row[column] or "nan") for column in columns] for row in rows])
+        if np.isinf(values).any() or (values < 0).any():
+            raise ValueError("expected finite numbers of zero or more")
+        return values
 
     place = evaluation.folder.relative_to(facts.folder).as_posix()
     return _read(facts, f"{place}/{name}", read, needed=False)

@@ -37,3 +37,29 @@ def test_batches_that_are_too_small(batch, cause, severity):
 @pytest.mark.parametrize("name", ["resnet18", "alexnet"])
 def test_silent_with_a_batch_and_without_norms(name):
     assert batch_norm_mode.check(makers.patient(makers.network(name), 64, batch=8)) is None
+
+
+def test_norms_that_forward_itself_puts_into_evaluation_mode():
+    class Thawing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = makers.network("resnet20")
+
+        def forward(self, images):
+            return self.network.eval()(images)
+
+    found = batch_norm_mode.check(makers.patient(Thawing().train()))
+    assert found.cause == "batch-norm-mode" and found.severity == "warning"
+
+
+def test_statistics_that_hardly_move():
+    model = makers.network("resnet20")
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 1e-4
+    found = batch_norm_mode.check(makers.patient(model))
+    assert (found.code, found.cause, found.severity) == ("batch-norm-statistics", "batch-norm-statistics", "warning")
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 0.01  # as EfficientNet has it
+    assert batch_norm_mode.check(makers.patient(model)) is None

@@ -79,3 +79,40 @@ def test_silent_where_the_images_are_all_the_same():
     patient.images = torch.zeros_like(patient.images)
     assert constant_function.check(patient) is None
     assert math.isclose(patient.signals.image_spread, 0.0)
+
+
+def test_gates_that_are_parts_of_the_network_themselves():
+    """Each part is a gate as a whole, as in a plain Sequential."""
+
+    class Gate(nn.Module):
+        def __init__(self, channels):
+            super().__init__()
+            self.inner = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, channels, 1), nn.Sigmoid())
+
+        def forward(self, x):
+            return x * self.inner(x) * self.inner(x)
+
+    layers = []
+    seen = 3
+    for width in (16, 16, 32, 32, 32, 32):
+        layers += [nn.Conv2d(seen, width, 3, padding=1), Gate(width), nn.ReLU()]
+        seen = width
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(seen, 12)).train()
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3):
+            nn.init.kaiming_normal_(layer.weight)
+    found = constant_function.check(makers.patient(model))
+    assert found is not None and found.cause == "gates"
+
+
+def test_norms_in_evaluation_mode_are_named_before_the_weights():
+    class Thawing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = makers.network("torchvision/mobilenet_v2")
+
+        def forward(self, images):
+            return self.network.eval()(images)
+
+    found = constant_function.check(makers.patient(Thawing().train(), 48, batch=8))
+    assert found is not None and found.cause == "batch-norm-mode"

@@ -82,3 +82,16 @@ def test_healthy_look_alikes(change):
 
 def test_a_single_plain_photo_is_healthy():
     assert constant_images.check(_patient(_black(0.03))) is None
+
+
+def test_pictures_whose_numbers_were_squeezed_together_have_content():
+    """Divided by 255 once more: nothing differs by more than 0.004, and every picture is there. Their scale is another rule's."""
+    assert constant_images.check(_patient(lambda images: made.imagenet(images) / 255 - 2)) is None
+
+
+def test_nan_in_a_later_batch():
+    labels = made.labels(4, 24)
+    pixels = made.imagenet(made.pictures(labels))
+    pixels[70] = float("nan")
+    found = constant_images.check(made.stranger(made.loader(pixels, labels, lambda images: images)))
+    assert found is not None and found.cause == "bad-batch" and found.severity == "error"

@@ -51,3 +51,13 @@ def test_a_rate_that_falls_is_well(makers):
 
 def test_silent_on_healthy_trainings(makers, healthy):
     assert makers.asked(never_decayed, healthy) is None
+
+
+def test_validation_that_swings_to_the_end_at_a_constant_rate(makers):
+    """The loss still falls, and from one evaluation to the next accuracy goes up and down by six points."""
+    swing = makers.Scores(lambda t: 1.0, lambda t: 0.5 + 0.25 * t + 0.06 * (-1) ** round(30 * t))
+    history = makers.training(
+        lambda t: 2.0 - 1.0 * t, lr=lambda t: 0.05, changes={"optim.schedule": "constant"}, val=swing, sample=swing
+    )
+    found = never_decayed.check(history)
+    assert found is None or found.cause == "schedule-never"

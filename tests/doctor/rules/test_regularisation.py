@@ -79,3 +79,9 @@ def test_overfitting_is_another_matter(makers):
 
 def test_silent_on_healthy_trainings(makers, healthy):
     assert makers.asked(regularisation, healthy) is None
+
+
+def test_a_loss_far_above_guessing_that_the_same_images_do_not_have(makers):
+    scores = {"val": makers.Scores(lambda t: 2.4, lambda t: 0.18), "sample": makers.Scores(lambda t: 2.4, lambda t: 0.18)}
+    found = regularisation.check(makers.training(lambda t: 14 - 2 * t, top1=lambda t: 0.1, classes=12, **scores))
+    assert found is not None and found.cause == "regularisation-strong" and found.severity == "warning"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from torch import nn
 
 from striate.doctor.rules import signal_size
@@ -34,3 +35,50 @@ def test_numbers_that_overflow():
 def test_silent_for_networks_as_their_papers_start_them(name):
     options = {"size_px": 64} if name == "kth-d" else {}
     assert signal_size.check(makers.patient(makers.network(name, **options), 64, batch=8)) is None
+
+
+@pytest.mark.parametrize(("dtype", "severity"), [(torch.float16, "error"), (torch.bfloat16, "warning")])
+def test_weights_that_are_stored_in_16_bits(dtype, severity):
+    model = makers.small().to(dtype)
+    patient = makers.patient(model)
+    patient.images = patient.images.to(dtype)
+    found = signal_size.check(patient)
+    assert found.cause == "precision" and found.severity == severity and str(dtype).removeprefix("torch.") in found.sentence
+
+
+def test_a_sum_that_leaves_the_half_precision():
+    class Summed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.features, self.classes = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU()), nn.Linear(32, 12)
+
+        def forward(self, images):
+            summed = (self.features(images).flatten(2).sum(2).half() * 100).float()
+            return self.classes(summed / summed.square().sum(1, keepdim=True).sqrt().half().float())
+
+    found = signal_size.check(makers.patient(Summed().train()))
+    assert found is not None and found.cause == "precision"
+
+
+def test_a_mask_of_infinities_is_meant():
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.classes = nn.Linear(3 * 32 * 32, 12)
+            self.scale = nn.Parameter(torch.ones(1, 12))
+
+        def forward(self, images):
+            scores = self.scale * torch.tensor([0.0] * 6 + [-torch.inf] * 6)
+            return self.classes(images.flatten(1)) * scores.softmax(1)
+
+    assert signal_size.check(makers.patient(Masked().train())) is None
+
+
+def test_norms_taken_out_of_a_deep_network():
+    model = makers.network("resnet56")
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(parent, name, nn.Identity())
+    found = signal_size.check(makers.patient(model))
+    assert found.cause == "no-normalisation"

@@ -44,3 +44,17 @@ def test_learnt_by_heart_from_wrong_labels_is_another_matter(makers):
 
 def test_silent_on_healthy_trainings(makers, healthy):
     assert makers.asked(underfitting, healthy) is None
+
+
+def test_an_ended_training_that_hardly_knows_its_own_images(makers):
+    """The rate has fallen to nothing, the loss is still moving a little, and one image in five is known."""
+    scores = {"val": makers.Scores(lambda t: 2.3, lambda t: 0.2), "sample": makers.Scores(lambda t: 2.25, lambda t: 0.24)}
+    history = makers.training(lambda t: 2.6 - 0.4 * t, top1=lambda t: 0.1 + 0.12 * t, lr=lambda t: 0.1 * (1 - t), **scores)
+    found = underfitting.check(history)
+    assert found is not None and found.cause == "underfitting" and "ends at" in found.sentence
+
+
+def test_an_ended_training_that_knows_a_good_part_is_none(makers):
+    scores = {"val": makers.Scores(lambda t: 1.4, lambda t: 0.5), "sample": makers.Scores(lambda t: 1.3, lambda t: 0.55)}
+    history = makers.training(lambda t: 2.6 - 1.2 * t, top1=lambda t: 0.1 + 0.4 * t, lr=lambda t: 0.1 * (1 - t), **scores)
+    assert underfitting.check(history) is None

@@ -80,3 +80,28 @@ def test_silent_for_weights_that_begin_at_zero(closed):
 def test_silent_when_all_learn():
     model = makers.network("googlenet-bn")
     assert untrained_parameters.check(makers.patient(model, 64, batch=8, optimizer=makers.sgd(model))) is None
+
+
+def test_a_backbone_under_no_grad_is_frozen_and_not_unused():
+    class FineTuned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone, self.head = makers.network("resnet20", classes=32), nn.Linear(32, 12)
+
+        def forward(self, images):
+            with torch.no_grad():
+                features = self.backbone(images)
+            return self.head(features)
+
+    found = untrained_parameters.check(makers.patient(FineTuned().train()))
+    assert found.cause == "frozen-parameters" and "no_grad" in found.sentence
+
+
+def test_frozen_by_the_recipe_without_trained_weights():
+    model = makers.network("resnet20")
+    for parameter in model.layer1.parameters():
+        parameter.requires_grad_(False)
+    frozen = {"optim__freeze": "until:layer1"}
+    assert untrained_parameters.check(makers.patient(model, recipe=makers.recipe(**frozen))).cause == "frozen-parameters"
+    meant = makers.recipe(**frozen, model__weights="default")
+    assert untrained_parameters.check(makers.patient(model, recipe=meant)) is None

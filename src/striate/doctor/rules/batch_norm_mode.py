@@ -15,6 +15,8 @@ from striate.doctor.patient import Patient
 from striate.taps import Tap, taps
 
 SOURCE = "Ioffe and Szegedy 2015, algorithm 1; Wu and He 2018 (group normalization), section 1 (small batches)"
+# Of the new value, what a step lets into the running statistics: with less they are those of hundreds of steps ago.
+SLOW = 0.003
 # Values to average over: with fewer the statistics are noise. Wu and He's figure 1 shows the loss of accuracy below 8 images.
 FEW_IMAGES = 4
 
@@ -29,6 +31,8 @@ def check(patient: Patient) -> Finding | None:
     with passes.preserved(patient.model):
         patient.model.train()  # some networks keep their norms in evaluation mode even then
         stubborn = [name for name, norm in norms.items() if not norm.training and norm.running_mean is not None]
+    if patient.model.training:  # forward() itself may put them there
+        stubborn = list(dict.fromkeys([*stubborn, *patient.signals.resting_norms]))
     if patient.model.training or stubborn:
         resting = stubborn or resting
         frozen = {name for name in resting if all(not one.requires_grad for one in norms[name].parameters())}
@@ -45,6 +49,9 @@ def check(patient: Patient) -> Finding | None:
     if alone:
         words = f"Batch normalisation over one image: {len(norms)} batch norms see each image apart, and never the batch."
         return _small(patient, words, alone, "error")
+    slow = {name: norm.momentum for name, norm in norms.items() if norm.momentum is not None and norm.momentum < SLOW}
+    if len(slow) > len(norms) / 2 and any(norms[name].track_running_stats for name in slow):
+        return _slow(slow, len(norms))
     if size < FEW_IMAGES:
         words = f"Batch normalisation over {size} images: its statistics are noise, and differ from those of evaluation."
         return _small(patient, words, list(norms), "warning")
@@ -86,6 +93,21 @@ def _resting(names: list[str], count: int, severity: Severity) -> Finding:
         ),
         SOURCE,
         layer=names[0],
+    )
+
+
+def _slow(slow: dict[str, float], count: int) -> Finding:
+    momentum = max(slow.values())
+    return Finding(
+        "batch-norm-statistics",
+        "warning",
+        f"{len(slow)} of {count} batch norms let {momentum:.2g} of a step into their running statistics: after 1,000 steps "
+        f"these are still to {(1 - momentum) ** 1000:.0%} what they started as, and evaluation uses them.",
+        {"batch norms": count, "momentum": momentum, "names": list(slow)[:20]},
+        (Cause("batch-norm-statistics", 0.9, f"a momentum of {momentum:.2g}, where 0.1 is usual and 0.01 is slow"),),
+        (Remedy("Take a momentum of 0.1 (in TensorFlow's terms 0.9)."),),
+        "Ioffe and Szegedy 2015, section 3.1 (inference); torch.nn.BatchNorm2d (momentum)",
+        layer=next(iter(slow)),
     )
 
 

@@ -20,7 +20,14 @@ from striate.doctor import passes
 from striate.doctor.finding import Cause, Curve, Finding, Remedy
 from striate.doctor.passes import Signals
 from striate.doctor.patient import Patient
-from striate.doctor.remedies import WITH_NORMS, initialised, normalised, with_open_gates, with_slow_start
+from striate.doctor.remedies import (
+    WITH_NORMS,
+    in_training_mode,
+    initialised,
+    normalised,
+    with_open_gates,
+    with_slow_start,
+)
 from striate.models import catalog, init
 
 SOURCE = (
@@ -165,6 +172,9 @@ def _causes(patient: Patient, share: float) -> tuple[list[Cause], dict[str, floa
     closed = [layer.name for layer in seen.layers if layer.dead == 1.0 and layer.values >= FEW]
     if closed:
         causes.append(Cause("dead-units", 1.0, f"no unit of {closed[0]} is positive, so nothing gets through it"))
+    if len(seen.resting_norms) > 1:
+        because = f"{len(seen.resting_norms)} batch norms scale by statistics that no batch has set yet"
+        causes.append(Cause("batch-norm-mode", 1.0, because))
     twin = _of_twin(patient) if not seen.has_norms else None
     if twin is not None:
         evidence[TWIN_LEFT] = twin
@@ -206,7 +216,13 @@ def gate_factors(seen: Signals) -> dict[str, float]:
 
 def _remedies(patient: Patient, causes: list[Cause], evidence: Mapping[str, float]) -> Iterator[Remedy]:
     """First what brings back most of the signal, as far as that was measured here; then by the weight of the cause."""
-    ways = {"initialisation": initialised, "dead-units": initialised, "gates": with_open_gates, "no-normalisation": normalised}
+    ways = {
+        "initialisation": initialised,
+        "dead-units": initialised,
+        "gates": with_open_gates,
+        "no-normalisation": normalised,
+        "batch-norm-mode": in_training_mode,
+    }
     chosen = list(dict.fromkeys(ways[cause.name] for cause in sorted(causes, key=lambda one: -one.weight)))
     if evidence.get(TWIN_LEFT, 0.0) > evidence[DRAWN_LEFT]:
         chosen.sort(key=lambda way: way is not normalised)

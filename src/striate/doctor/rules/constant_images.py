@@ -24,6 +24,8 @@ SOURCE = (
 EMPTY = 0.01
 # Deviation within images over the size of the pixels, below which all of them are empty: less than a level of 255.
 ALL_EMPTY = 1e-3
+# A picture has at least so many different values among its first ones.
+LEVELS, LOOKED_AT = 24, 4096
 # What differs between images over what differs within them, below which they are one image.
 SAME = 1e-3
 # A single plain image is a photo of the night; so many are a fault.
@@ -38,15 +40,15 @@ def check(patient: Patient) -> Finding | None:
     images = patient.images.detach().float().flatten(1).cpu()
     if images.numel() == 0:
         raise NotJudged("no images")
-    is_bad = ~torch.isfinite(images).all(dim=1)
-    if bool(is_bad.any()):
-        return _not_finite(images, is_bad)
+    if (spoilt := _first_spoilt(patient)) is not None:
+        return _not_finite(*spoilt)
     if (found := _outliers(patient)) is not None:
         return found
     size = float(images.square().mean().sqrt())
     within = _within(patient.images.detach().float().cpu())
     median = float(within.median())
-    is_empty = within <= (ALL_EMPTY * size if median <= ALL_EMPTY * size else EMPTY * median)
+    is_squeezed = median <= ALL_EMPTY * size  # nothing in any image, or pictures whose scale is wrong, which is another rule's
+    is_empty = (within <= ALL_EMPTY * size) & ~_has_levels(images) if is_squeezed else within <= EMPTY * median
     empty, count = int(is_empty.sum()), len(images)
     between = float((images - images.mean(dim=0)).square().mean().sqrt())
     evidence = {
@@ -63,6 +65,22 @@ def check(patient: Patient) -> Finding | None:
         advice = "Look at how the data set finds image number i: a path, an index or a buffer stays the same."
         return _finding("error", sentence, evidence, because, advice)
     return None
+
+
+def _first_spoilt(patient: Patient) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """The first of some batches with numbers that are not finite, and which of its images they are in; None without one."""
+    batches = itertools.chain([(patient.images, patient.labels)], itertools.islice(patient.train(), BATCHES))
+    for images, _ in batches:
+        flat = images.detach().float().flatten(1).cpu()
+        is_bad = ~torch.isfinite(flat).all(dim=1)
+        if bool(is_bad.any()):
+            return flat, is_bad
+    return None
+
+
+def _has_levels(images: torch.Tensor) -> torch.Tensor:
+    """Which images have many different values: a picture, however small its numbers. images: [B, numbers]. Returns [B] bool."""
+    return torch.tensor([len(torch.unique(one[:LOOKED_AT])) >= LEVELS for one in images], dtype=torch.bool)
 
 
 def _outliers(patient: Patient) -> Finding | None:

@@ -13,10 +13,17 @@ from striate.doctor.remedies import initialised, with_slow_start
 SOURCE = "Maas, Hannun and Ng 2013, section 2 (dead units); Glorot and Bengio 2010, section 3 (saturation)"
 # Of the networks as their papers start them, the worst ReLU layer has 40 % dead channels for 16 images (AlexNet's last).
 DEAD = 0.7
+# Or so few of its outputs are positive; of normal inputs half are, of a layer's with a bias of two deviations below zero 2 %.
+HARDLY = 1e-3
 # Fewer channels say nothing: the inner layers of small squeeze-and-excitation blocks have two.
 FEW = 8
 # Outputs at the limits of a layer of sigmoids or tanhs; a unit normal input has 0.01 % (sigmoid) and 5 % (tanh) there.
 SATURATED = 0.5
+
+
+def _silent(active: float | None) -> float:
+    """1 where hardly any output of a ReLU layer is positive, though every channel may be for some place in some image."""
+    return 1.0 if active is not None and active < HARDLY else 0.0
 
 
 def check(patient: Patient) -> Finding | None:
@@ -24,7 +31,7 @@ def check(patient: Patient) -> Finding | None:
     layers = patient.signals.layers
     gates = tuple(f"{one.name}." for one in layers if one.gate is not None)  # their inner layers are small, and may rest
     seen = [one for one in layers if one.values >= FEW and not one.name.startswith(gates)]
-    dead = {one.name: one.dead for one in seen if one.dead is not None}
+    dead = {one.name: max(one.dead, _silent(one.active)) for one in seen if one.dead is not None}
     if dead and max(dead.values()) > DEAD:
         bad = {name: share for name, share in dead.items() if share > DEAD}
         first = next(iter(bad))

@@ -22,6 +22,34 @@ LARGE_LOGITS = 50.0
 GROWN = 100.0
 
 
+# Weights of half precision: the smallest step that changes one, over its size; and Adam's epsilon, which is 0 in float16.
+HALVES = {"torch.float16": 2.0**-11, "torch.bfloat16": 2.0**-8}
+# A network whose weights have a usual size and that is so deep wants normalisation.
+DEEP, USUAL = 16, (0.4, 2.5)
+
+
+def _halves(patient: Patient) -> Finding | None:
+    """Weights that are stored in 16 bits while they are to be trained."""
+    trained = [one for one in patient.model.parameters() if one.requires_grad]
+    halves = [one for one in trained if str(one.dtype) in HALVES]
+    if patient.device.type == "meta" or 2 * sum(one.numel() for one in halves) < sum(one.numel() for one in trained):
+        return None
+    if not halves:
+        return None
+    name = str(halves[0].dtype)
+    kind, step = name.removeprefix("torch."), HALVES[name]
+    return Finding(
+        "signal-size",
+        "error" if kind == "float16" else "warning",
+        f"The weights are stored as {kind}: a step below {step:.1g} of a weight's size changes nothing"
+        + (", gradients below 6e-8 are 0, and so is Adam's epsilon of 1e-8." if kind == "float16" else "."),
+        {"parameters of that type": sum(one.numel() for one in halves), "least step over the weight": step},
+        (Cause("precision", 0.95, f"{len(halves)} of {len(trained)} parameters are {kind}"),),
+        (Remedy("Keep weights and optimiser in float32 and compute in 16 bits: torch.autocast, with a GradScaler for float16."),),
+        "Micikevicius et al. 2018, section 3.1 (master copy of weights) and 3.2 (loss scaling)",
+    )
+
+
 def _overflow(seen: Signals, largest: float) -> Finding | None:
     """Gradients, or a loss, that are not finite although the signal is of a usual size: some step inside leaves the numbers."""
     bad = [one.name for one in seen.weights if one.gradient is not None and not math.isfinite(one.gradient)]
@@ -72,7 +100,7 @@ def check(patient: Patient) -> Finding | None:
     parts = passes.trunk(seen)
     largest = max([seen.main.scale, *(part.scale for part in parts)])
     is_burst = not math.isfinite(largest) or not math.isfinite(seen.total)
-    if (found := _overflow(seen, largest)) is not None:
+    if (found := _halves(patient) or _overflow(seen, largest)) is not None:
         return found
     if not is_burst and seen.main.scale < LARGE_LOGITS:
         return None
@@ -87,7 +115,12 @@ def check(patient: Patient) -> Finding | None:
     if not is_head:
         causes.append(Cause("initialisation", 0.9, f"each part multiplies the signal by {growth:.2g} on average"))
         if not seen.has_norms:
-            causes.append(Cause("no-normalisation", 0.4, "no layer is normalised, so nothing holds the size"))
+            layers = len(passes.weighted(seen))
+            is_usual = layers >= DEEP and USUAL[0] <= seen.he_share <= USUAL[1]
+            because = f"none of {layers} layers is normalised, so nothing holds the size" + (
+                f"; their weights are of a usual size, {seen.he_share:.2g} of He's" if is_usual else ""
+            )
+            causes.append(Cause("no-normalisation", 0.95 if is_usual else 0.4, because))
     return Finding(
         "signal-size",
         "error",

@@ -81,12 +81,14 @@ def _ended(history: History) -> Stall | None:
     """Where a training ended whose rate has fallen and that hardly knows its own images; None for any other."""
     lr, rows = history.steps["lr"], np.isfinite(history.loss)
     known = np.isfinite(lr)
-    if not history.is_done or history.chance is None or not known.any() or rows.sum() < 4:
+    if not history.is_done or not known.any() or rows.sum() < 4:
         return None
     has_fallen = lr[known][-1] < _ENDED * lr[known].max()
-    guessed = math.exp(-history.chance)
+    # Where nobody says how many classes there are, the first loss does: about ln K before anything is learnt.
+    first = float(history.loss[rows][0])
+    guessed = math.exp(-(history.chance if history.chance is not None else first))
     learnt = (_training(history) - guessed) / (1 - guessed)
-    if not has_fallen or not learnt < _LITTLE:
+    if not has_fallen or not learnt < _LITTLE or not 0 < guessed < 0.5:
         return None
     step, loss = history.steps["step"][rows], history.loss[rows]
     last = slice(-max(2, len(loss) // 3), None)

@@ -29,7 +29,8 @@ def check(patient: Patient) -> Finding | None:
     if not count:
         return _finding("error", "The network has no parameters: there is nothing to learn.", [], 0, "unused-parameters")
     frozen = [weight for weight in seen.weights if not weight.is_trained]
-    on_purpose = patient.recipe is not None and patient.recipe.optim.freeze != "none"
+    # With trained weights; without, what is frozen keeps a random start.
+    on_purpose = patient.recipe is not None and patient.recipe.optim.freeze != "none" and patient.recipe.model.weights is not None
     if len(frozen) == len(seen.weights):
         return _finding("error", "Every parameter is frozen: nothing learns.", frozen, count, "frozen-parameters")
     if all(weight.gradient is None for weight in seen.weights):
