@@ -170,15 +170,17 @@ def no_data_stripes(bench: Bench) -> Examined:
 # ---------------------------------------------------------------- examined: the network
 
 
-def steep_norms(bench: Bench) -> Examined:
-    """The scale of each batch norm was set to 25 instead of 0.25, in front of a tanh."""
+def biases_of_a_gate(bench: Bench) -> Examined:
+    """Tanh without normalisation; biases of 5, which somebody wants for the gates of a recurrent network, in every layer."""
     torch.manual_seed(0)
-    model = PlainNet((32, 32, 64, 64, 128), nn.BatchNorm2d, nn.Tanh)
+    model = PlainNet((24, 24, 48, 64), None, nn.Tanh)
     for layer in model:
-        if isinstance(layer, nn.BatchNorm2d):
-            nn.init.constant_(layer.weight, 25.0)
-    options = {"val_loader": scored(bench.builtin, 32), "optimizer": adam_for(model)}
-    return Examined(model, usual(bench.builtin, 32), options)
+        if isinstance(layer, nn.Conv2d):
+            nn.init.xavier_normal_(layer.weight)
+            assert layer.bias is not None
+            nn.init.constant_(layer.bias, 5.0)
+    options = {"val_loader": scored(bench.tiny, 32), "optimizer": adam_for(model)}
+    return Examined(model, usual(bench.tiny, 32), options)
 
 
 def standard_normal_weights(bench: Bench) -> Examined:
@@ -321,29 +323,31 @@ def rate_of_sgd_for_lars(bench: Bench) -> During:
         "optim.lr": 0.02,
         "optim.weight_decay": 1e-4,
     }
-    return During(bench.builtin, "small", {**QUICK, **changes, **_few_steps(90)})
+    return During(bench.tiny, "small", {**QUICK, **changes, **_few_steps(90)})
 
 
-def decay_inside_rmsprop(bench: Bench) -> During:
-    """The weight decay of AdamW, and more, under RMSprop, which adds it to the gradient."""
+def exponent_mistyped(bench: Bench) -> During:
+    """A weight decay of 5e-1 where 5e-4 was meant, on a network without normalisation: the weights go to zero."""
     changes = {
-        "model.name": "torchvision/shufflenet_v2_x0_5",
-        "optim.name": "rmsprop",
-        "optim.lr": 0.001,
+        "model.name": "alexnet",
+        "model.options": {"width": 48, "init": "he"},
+        "data.size_px": 64,
+        "data.shrink_px": 0,
+        "optim.lr": 0.01,
         "optim.weight_decay": 0.5,
     }
-    return During(bench.builtin, "small", {**QUICK, **PLAIN, **changes, **_few_steps(90)})
+    return During(bench.tiny, "small", {**QUICK, **SGD, **changes, **_few_steps(90)})
 
 
 def dealt_out_at_random(bench: Bench) -> During:
     """The training images were dealt out to the class folders in the wrong order; the validation folders are right."""
-    names = classes(bench.builtin)
-    paths = [path for name in names for path in _files(bench.builtin, "train", name)]
+    names = classes(bench.tiny)
+    paths = [path for name in names for path in _files(bench.tiny, "train", name)]
     order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(5)).tolist()
     for place, number in enumerate(order):
         _link(paths[number], bench.work / "train" / names[place % K] / f"{place:04d}.jpg")
     for name in names:
-        for number, path in enumerate(_files(bench.builtin, "val", name)):
+        for number, path in enumerate(_files(bench.tiny, "val", name)):
             _link(path, bench.work / "val" / name / f"{number:04d}.jpg")
     return During(bench.work, "small", {**QUICK, **_few_steps(96)})
 
@@ -384,8 +388,8 @@ def self_normalising(bench: Bench) -> Examined:
 
 
 def gates_that_help(bench: Bench) -> Examined:
-    """EfficientNet-B0, with a gate in each of its blocks, under AdamW."""
-    model = built("torchvision/efficientnet_b0")
+    """RegNetY, with a gate in each of its blocks, under AdamW."""
+    model = built("timm/regnety_002")
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.02)
     return Examined(model, usual(bench.builtin, 64, 100), {"val_loader": scored(bench.builtin, 64, 25), "optimizer": optimizer})
 
@@ -559,12 +563,12 @@ CASES: list[Case] = [
     ),
     # The network.
     Case(
-        "steep-norms",
+        "biases-of-a-gate",
         "saturated-units",
         "plain convolutions with tanh",
-        "builtin",
-        steep_norms,
-        "batch norms with a scale of 25 drive every tanh behind them to its limits",
+        "tiny",
+        biases_of_a_gate,
+        "biases of 5 hold every tanh at 1, where nothing comes back",
     ),
     Case(
         "standard-normal-weights",
@@ -669,23 +673,23 @@ CASES: list[Case] = [
         "rate-of-sgd-for-lars",
         "learning-rate-low",
         "resnet18",
-        "builtin",
+        "tiny",
         rate_of_sgd_for_lars,
         "LARS multiplies the rate of 0.02 by its trust of 0.001",
     ),
     Case(
-        "decay-inside-rmsprop",
+        "exponent-mistyped",
         "weight-decay-high",
-        "torchvision/shufflenet_v2_x0_5",
-        "builtin",
-        decay_inside_rmsprop,
-        "a weight decay of 0.5 inside RMSprop outweighs the gradient",
+        "alexnet",
+        "tiny",
+        exponent_mistyped,
+        "a weight decay of 0.5 under SGD is a thousand times what suits it",
     ),
     Case(
         "dealt-out-at-random",
         "labels-shuffled",
         "resnet18",
-        "builtin",
+        "tiny",
         dealt_out_at_random,
         "training images lie in class folders at random",
     ),
@@ -759,10 +763,10 @@ CASES: list[Case] = [
     Case(
         "gates-that-help",
         None,
-        "torchvision/efficientnet_b0",
+        "timm/regnety_002",
         "builtin",
         gates_that_help,
-        "a gate between 0 and 1 in each of sixteen blocks, with batch norms between",
+        "a gate between 0 and 1 in each of thirteen blocks, with batch norms between",
     ),
     Case(
         "three-narrow-layers",

@@ -451,6 +451,20 @@ def evaluate(argv: list[str]) -> int:
         raise UserError("--calibrate: a temperature is of one network; give one run or evaluation.")
     from striate.evaluate import open as opened
     from striate.evaluate import saved, together
+
+    if several and given.labels:
+        raise UserError(
+            "--labels goes with one run or evaluation: combine first, and score the folder that is written by other labels; "
+            "a comparison is by the data set's own."
+        )
+    if given.common and given.combine is None:
+        raise UserError("--common goes with --combine.")
+    if all(map(saved.is_saved, given.networks)):
+        names = ("views", "average", "data", "split", "grey", "weights", "img_size", "compile", "checkpoint", "raw")
+        typed = [name for name in names if getattr(given, name) != getattr(Evaluate, name)]
+        if typed:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in typed)
+            raise UserError(f"{given.networks[0]}: {flags}: a saved evaluation is as it was made. Give the run to look again.")
     from striate.evaluate.score import headline, parts_line
 
     scored: list[tuple[Any, Path]] = []

@@ -181,11 +181,11 @@ def test_a_calibrated_run_predicts_with_its_temperature(
     assert [rank["probability"] for rank in after["ranks"]] == pytest.approx((chances / chances.sum()).tolist(), abs=1e-4)
 
 
-def test_a_temperature_of_other_views_is_not_for_predict(runs: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    answer(capsys, "evaluate", runs / "one", "--views", "flip", "--calibrate")
-    photo = sorted((photos / "test").rglob("*.JPEG"))[0]
-    assert cli.run(["predict", str(runs / "one"), str(photo), "--device", "cpu"]) == 0
-    assert "temperature" not in capsys.readouterr().err
+def test_a_temperature_is_of_one_view(runs: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = cli.run(["evaluate", str(runs / "one"), "--views", "flip", "--calibrate", "--device", "cpu"])
+    said = capsys.readouterr().err
+    assert code == 2 and "Calibrate the evaluation with --views center" in said
+    assert not (runs / "one" / "calibration.json").exists()
 
 
 def test_a_submission_by_ten_crops(runs: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

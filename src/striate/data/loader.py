@@ -518,10 +518,12 @@ def ordered_photos(
     make: Callable[[Pixels], Made],
     workers: Workers,
     timeout_s: float = 120.0,
+    ahead: int | None = None,
 ) -> Generator[tuple[int, Made | BadImage]]:
     """What `make` makes of every photo of `rows` (None: all of the index), in order, with its row; each is decoded once.
 
-    A photo that cannot be used, by the decoder or by `make`, comes as the BadImage. Always in threads, as what is made has no
+    A photo that cannot be used, by the decoder or by `make`, comes as the BadImage. ahead: how many are made before their turn,
+    four for each worker if None. Always in threads, as what is made has no
     size that is known before. Raises as `train_batches`.
     """
     _check_rows(source, index)
@@ -534,7 +536,8 @@ def ordered_photos(
         except BadImage as error:
             return error
 
-    results = threads_in_order(work, iter(chosen.tolist()), workers.count, 4 * max(1, workers.count), timeout_s)
+    ahead = 4 * max(1, workers.count) if ahead is None else max(1, ahead)
+    results = threads_in_order(work, iter(chosen.tolist()), workers.count, ahead, timeout_s)
     with contextlib.closing(results), resample.one_thread("pillow"):
         try:
             yield from zip(chosen.tolist(), results, strict=True)

@@ -210,6 +210,12 @@ class Judged:
     left_out: int
 
 
+def refuse_unreadable(files: Sequence[str | Path], classes: Classes, keys: Sequence[str]) -> None:
+    """Raises what `judged` would raise for these files, before there are predictions."""
+    nothing = np.zeros((len(keys), len(classes)), np.float32)
+    judged(Predictions(keys, np.zeros(len(keys), np.int64), nothing, "logits", classes), files)
+
+
 def judged(predictions: Predictions, files: Sequence[str | Path]) -> Judged:
     """Predictions under other labels: `files` are label sets (.json, .csv) and lists of images to leave out (.txt), in any order.
 

@@ -40,6 +40,8 @@ from striate.view import View
 
 # Photos that are looked at together: enough to fill batches of equal sizes, and no more than memory likes at 640 px.
 _TOGETHER = 32
+# Of views that wait for the network.
+_AHEAD_BYTES = 256_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +67,9 @@ def photos(
         whole = tuple(crops.at_shorter_side(photo_HW3, px, view.interpolation) for px in view_set.dense_px)
         return Photo(cut, whole, views.apply(photo_HW3, view))
 
-    return ordered_photos(source, index, rows, make, workers)
+    views_bytes = 3 * max(1, len(view_set.crops)) * view.size_px**2 + sum(6 * px**2 for px in view_set.dense_px)
+    ahead = min(4 * max(1, workers.count), max(2, _AHEAD_BYTES // views_bytes))
+    return ordered_photos(source, index, rows, make, workers, ahead=ahead)
 
 
 def predict_views(

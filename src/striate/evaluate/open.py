@@ -23,11 +23,11 @@ from striate.data.loader import Source, Streaming, Workers
 from striate.errors import DataError, UserError
 from striate.evaluate import score, strata, view_sets
 from striate.evaluate.calibrate import Calibration, calibration, scaled
-from striate.evaluate.labels import judged
+from striate.evaluate.labels import refuse_unreadable
 from striate.evaluate.network import from_run, from_weights
 from striate.evaluate.route import Route, Watch, ask
 from striate.evaluate.rows import Row, prediction_rows
-from striate.evaluate.saved import open_saved
+from striate.evaluate.saved import open_saved, rescore
 from striate.evaluate.together import Combined, combined
 from striate.evaluate.view_sets import Averaging
 from striate.files import write_json
@@ -64,7 +64,8 @@ def evaluate(
     size_px: side of the input of a network by name; None for what its weights were made for.
     views: how each image is looked at: a name of `view_sets`, two joined by +, or a JSON file; all views of an image are cut from
     one decode. average: of what over the views, probabilities or logits.
-    labels: other labels to score by, and lists of images to leave out, as `labels.judged` takes them.
+    labels: other labels to score by, and lists of images to leave out, as `labels.judged` takes them; the evaluation by the data
+    set's own labels is written too, beside.
     compiled: the network as `models.compiled` makes it; the protocol says so, and logits differ by rounding.
     grey: a second run, trained with data.colour grey on the same classes, that the grey images go to; `checkpoint` and `raw`
     hold for both. The files are written beside the first run's.
@@ -81,7 +82,11 @@ def evaluate(
         index = _named_data(str(network), grey, weights, data, split)
         home = Path(out) if out is not None else _home(str(network))
         route = Route(from_weights(str(network), str(weights), index.classes, size_px, home))
-    return _evaluate(route, index, subset, precision, device, workers, None, compiled, views, average, labels)
+    if labels:  # before anything is looked at
+        assert route.colour.classes is not None
+        refuse_unreadable(labels, route.colour.classes, list(index.keys))
+    summary, folder = _evaluate(route, index, subset, precision, device, workers, None, compiled, views, average)
+    return rescore(open_saved(folder), labels) if labels else (summary, folder)
 
 
 def evaluate_snapshots(
@@ -126,8 +131,15 @@ def calibrate(place: str | Path) -> tuple[Calibration, Path]:
     saved = open_saved(place)
     if saved.summary is None or saved.summary.get("answered_by"):
         raise UserError(f"{place}: a temperature is of one network; give the folder of an evaluation of one.")
+    if saved.summary["views"] != "center":
+        raise UserError(
+            f"{place}: a temperature is of the scores of one view, and these are a mean ({saved.summary['views']}). "
+            "Calibrate the evaluation with --views center."
+        )
     found = calibration(saved.predictions)
     path = saved.folder.parent.parent / "calibration.json"
+    if not (path.parent / "recipe.json").is_file():
+        raise UserError(f"{place}: belongs to no run, so nobody would find its temperature. Calibrate the evaluation of a run.")
     kept = {
         "temperature": found.temperature.to_json(),
         **{name: saved.summary[name] for name in ("checkpoint", "weights", "views")},
@@ -169,7 +181,6 @@ def _evaluate(
     compiled: bool = False,
     views: str = "center",
     average: Averaging = "probabilities",
-    by: Sequence[str] = (),
 ) -> tuple[score.Summary, Path]:
     network = route.colour
     assert network.classes is not None
@@ -192,7 +203,6 @@ def _evaluate(
     numbers = {"brightness": answers.brightness_N}
     if index.boxes is not None:
         numbers["box share"] = strata.box_share_N(index)[answers.rows_N]
-    told = judged(answers.found, by)
     protocol = score.Protocol(
         index.split,
         network.view,
@@ -200,8 +210,6 @@ def _evaluate(
         exact + (", compiled" if compiled else ""),
         views=view_set.name,
         looking=view_set.describe(),
-        labels=told.words,
-        left_out=told.left_out,
         subset=subset,
         checkpoint=network.checkpoint,
         data_fingerprint=index.fingerprint,
@@ -209,11 +217,11 @@ def _evaluate(
         routing=route.describe(answers.is_grey_N),
     )
     score.account(list(index.keys), answers.found, answers.bad)
-    summary = score.score(told.predictions, len(index), answers.bad, protocol, answers.is_grey_N, numbers)
+    summary = score.score(answers.found, len(index), answers.bad, protocol, answers.is_grey_N, numbers)
     if network.notes:
         summary["notes"] = list(network.notes)
     folder = network.home / "evaluation" / score.evaluation_name(protocol, index.fingerprint, route.digest)
-    return summary, score.write_evaluation(folder, summary, answers.found, answers.bad, told.predictions, numbers)
+    return summary, score.write_evaluation(folder, summary, answers.found, answers.bad, None, numbers)
 
 
 def ready(

@@ -117,12 +117,13 @@ def ask(
     looking, average: the set of views of each image, as `view_sets.named` takes them; for more than the network's own view the
     source must be `Streaming`.
     """
+    for network in filter(None, (route.colour, route.grey)):  # what is wrong with the second is told before the first looks
+        look.refuse_compiled(view_sets.named(looking, network.view, average), compiled)
     seen = _Seen([], [], [], watch, len(index))
 
     def say(network: Network, source: Source, rows: NDArray[np.int64] | None, seen: _Seen) -> _Said:
         assert network.classes is not None
         view, view_set = network.view, view_sets.named(looking, network.view, average)
-        look.refuse_compiled(view_set, compiled)
         model = network.model.to(device).to(memory_format=torch.channels_last)
         model = for_inference(model, precision) if compiled else model
         given = (view, device, precision, network.classes, True, class_map)

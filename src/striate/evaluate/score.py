@@ -477,7 +477,7 @@ def coverage_csv(scored: Predictions) -> str:
 
 def images_csv(keys: Sequence[str], numbers: Mapping[str, np.ndarray]) -> str:
     """A row for each image with its numbers, in the order of the predictions."""
-    columns = [[_share(float(value)) for value in number_N] for number_N in numbers.values()]
+    columns = [[repr(value) if math.isfinite(value) else "" for value in number_N.tolist()] for number_N in numbers.values()]
     return csv_text([("key", *numbers), *zip(map(shown, keys), *columns, strict=True)])
 
 

@@ -25,7 +25,7 @@ def test_frozen_on_purpose_is_no_finding():
     model = makers.network("resnet18")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith("fc"))
-    recipe = makers.recipe(model__name="resnet18", optim__freeze="backbone")
+    recipe = makers.recipe(model__name="resnet18", model__weights="default", optim__freeze="backbone")
     assert untrained_parameters.check(makers.patient(model, recipe=recipe)) is None
 
 
