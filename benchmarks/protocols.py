@@ -18,7 +18,7 @@ from typing import Any
 # Points of top-1 gained over a single crop on ILSVRC's validation set, by paper and network.
 PUBLISHED = {
     "10crop": "ResNet-50 +1.85 (24.7 to 22.85 % error; He et al. 2016, table 4), DenseNet-121 +1.41 (Huang et al. 2017)",
-    "144crop": "BN-Inception +3.2 (25.2 to 21.99; Ioffe and Szegedy 2015), Inception-v3 +2.4 (21.2 to 18.77; Szegedy et al. 2016)",
+    "144crop": "BN-Inception +3.2 (25.2 to 21.99; Ioffe, Szegedy 2015), Inception-v3 +2.4 (21.2 to 18.77; Szegedy et al. 2016)",
     "dense": "ResNet-50 multi-scale dense +4.0 (24.7 to 20.74; He et al. 2016), VGG-16 multi-scale dense +2.2 (27.0 to 24.8)",
     "snapshots": "ResNet-50, 2 snapshots, +0.8 (24.01 to 23.33 % error; Huang et al. 2017, section 4.2)",
 }
