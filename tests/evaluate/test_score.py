@@ -258,6 +258,8 @@ def test_files_of_an_evaluation(tmp_path: Path) -> None:
         "confusion.csv",
         "predictions.parquet",
         "bad_files.csv",
+        "reliability.csv",
+        "coverage.csv",
     }
     assert strict_json(folder / "summary.json") == summary
     kept = predictions.read(folder / "predictions.parquet")
@@ -273,6 +275,49 @@ def test_files_of_an_evaluation(tmp_path: Path) -> None:
     assert np.array_equal(np.array([row[1:] for row in table[1:]], int), metrics.confusion(data.scores, data.labels))
     with open(folder / "bad_files.csv", encoding="utf-8", newline="") as file:
         assert list(csv.reader(file)) == [["key", "reason"], ["odd, \\udcff name.jpg", "cut, at byte 20"]]
+
+
+def test_tables_of_confidence_and_of_the_images(tmp_path: Path) -> None:
+    data = said()
+    brightness_N = np.linspace(0.1, 0.9, 80)
+    brightness_N[3] = np.nan
+    numbers = {"brightness": brightness_N}
+    summary = score(data, 80, [], PROTOCOL, None, numbers)
+    folder = write_evaluation(tmp_path / "e", summary, data, [], None, numbers)
+    with open(folder / "reliability.csv", encoding="utf-8", newline="") as file:
+        bins = list(csv.DictReader(file))
+    assert len(bins) == 15 and sum(int(row["images"]) for row in bins) == 80
+    right = sum(float(row["top1"]) * int(row["images"]) for row in bins if row["top1"])
+    assert right / 80 == pytest.approx(summary["top1"], abs=1e-5)
+    gaps = [abs(float(row["top1"]) - float(row["confidence"])) * int(row["images"]) for row in bins if row["top1"]]
+    assert sum(gaps) / 80 == pytest.approx(summary["calibration_error"], abs=1e-5)
+    with open(folder / "coverage.csv", encoding="utf-8", newline="") as file:
+        curve = {row["coverage"]: float(row["top1"]) for row in csv.DictReader(file)}
+    assert curve["1.00"] == pytest.approx(summary["top1"], abs=1e-6)
+    assert {share: curve[f"{float(share):.2f}"] for share in summary["coverage"]} == pytest.approx(summary["coverage"], abs=1e-6)
+    with open(folder / "images.csv", encoding="utf-8", newline="") as file:
+        images = list(csv.DictReader(file))
+    assert [row["key"] for row in images] == list(data.keys)
+    assert [float(row["brightness"]) if row["brightness"] else None for row in images] == [
+        None if np.isnan(value) else value for value in brightness_N.tolist()
+    ]
+    strata = summary["strata"]["brightness"]
+    assert sum(one["images"] for one in strata) == 80 and strata[-1]["low"] is None and strata[-1]["images"] == 1
+    right = sum(one["top1"] * one["images"] for one in strata)
+    assert right / 80 == pytest.approx(summary["top1"])
+
+
+def test_images_that_do_not_count_are_accounted_for() -> None:
+    data = said()
+    labels_N = data.labels.copy()
+    labels_N[:5] = -1
+    protocol = replace(PROTOCOL, labels="original less 5 of list.txt", left_out=5)
+    summary = score(replace(data, labels=labels_N), 80, [], protocol)
+    assert (summary["expected"], summary["used"], summary["left_out"], summary["unlabelled"]) == (80, 75, 5, 0)
+    assert (
+        "75 of 80 images (0 bad, 5 left out)" in summary["protocol"]
+        and "original less 5 of list.txt labels" in summary["protocol"]
+    )
 
 
 def test_e12_an_infinite_loss_is_null_in_the_file(tmp_path: Path) -> None:
@@ -313,7 +358,7 @@ def test_e12_killed_while_writing_never_leaves_a_summary_without_its_files(
             assert "summary.json" not in names or names == everything
         else:
             break
-    assert died == 6
+    assert died == 8
     assert {file.name for file in folder.iterdir()} == everything
 
 
