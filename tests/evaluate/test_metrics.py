@@ -343,3 +343,35 @@ def test_e8_silent_on_a_constant_network() -> None:
     confusion = np.zeros((10, 10), np.int64)
     confusion[:, 4] = 20
     assert metrics.better_permutation(confusion) is None
+
+
+# ---------------------------------------------------------------- bootstrap
+
+
+def test_the_interval_of_a_mean_is_scipys_within_its_noise() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    random = np.random.default_rng(3)
+    losses_N = random.gamma(2.0, 0.7, 400)
+    labels_N = random.integers(0, 4, 400)
+    said_N = np.where(random.random(400) < 0.7, labels_N, random.integers(0, 4, 400))
+    found = metrics.bootstrap(losses_N, labels_N, said_N, 4)
+    theirs = stats.bootstrap((losses_N,), np.mean, method="percentile", n_resamples=4000, random_state=1).confidence_interval
+    assert found.loss == pytest.approx((theirs.low, theirs.high), abs=0.02)
+
+
+def test_the_interval_of_macro_f1_is_scikit_learns_resampled() -> None:
+    f1_score = pytest.importorskip("sklearn.metrics").f1_score
+    random = np.random.default_rng(4)
+    labels_N = random.integers(0, 5, 300)
+    said_N = np.where(random.random(300) < 0.6, labels_N, random.integers(0, 5, 300))
+    found = metrics.bootstrap(np.zeros(300), labels_N, said_N, 5, resamples=200)
+    rows = [metrics.drawn_again(300, 0, "score", place) for place in range(200)]
+    theirs = [f1_score(labels_N[row], said_N[row], average="macro") for row in rows]
+    assert found.macro_f1 == pytest.approx(tuple(np.quantile(theirs, [0.025, 0.975], method="nearest")))
+    recalls = [np.mean([(said_N[row] == k)[labels_N[row] == k].mean() for k in range(5)]) for row in rows]
+    assert found.mean_class_top1 == pytest.approx(tuple(np.quantile(recalls, [0.025, 0.975], method="nearest")))
+
+
+def test_classes_without_images_in_a_resample_do_not_count() -> None:
+    found = metrics.bootstrap(np.zeros(3), np.array([0, 1, 1]), np.array([0, 1, 1]), 7)
+    assert found.mean_class_top1 == (1.0, 1.0) and found.macro_f1 == (1.0, 1.0) and found.loss == (0.0, 0.0)

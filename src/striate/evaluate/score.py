@@ -52,7 +52,8 @@ class Routed(TypedDict):
 
 
 class Summary(TypedDict):
-    """What `summary.json` says. Shares are 0..1; intervals are [low, high] at 95 % (Wilson); loss is in nats.
+    """What `summary.json` says. Shares are 0..1; loss is in nats. Intervals are [low, high] at 95 %: of shares of the images
+    Wilson's, of all else by bootstrap over the images.
 
     expected = used + bad + unlabelled + left_out, always. left_out: images that a list says not to count. loss: of the label that
     counts; where an image has several, of the likeliest. macro_f1: mean F1 over the classes that have images.
@@ -69,8 +70,11 @@ class Summary(TypedDict):
     top5_k: int
     top5_interval: list[float]
     loss: float
+    loss_interval: list[float]
     mean_class_top1: float
+    mean_class_top1_interval: list[float]
     macro_f1: float
+    macro_f1_interval: list[float]
     calibration_error: float
     calibration_error_interval: list[float]
     coverage: dict[str, float]
@@ -172,6 +176,8 @@ def score(
     present_K = images_K > 0
     table = metrics.per_class(scored.scores, scored.labels)
     confidence_N = metrics.best_probabilities(scored.scores)
+    losses_N = metrics.losses(scored.scores, scored.labels, scored.scale)
+    around = metrics.bootstrap(losses_N, scored.labels, scored.scores.argmax(axis=1), len(classes))
     reliability = calibrate.reliability(confidence_N, places < 1)
     covered = calibrate.coverage(confidence_N, places < 1)
     summary = Summary(
@@ -180,9 +186,12 @@ def score(
         top5=near / used,
         top5_k=k,
         top5_interval=list(metrics.wilson(near, used)),
-        loss=metrics.cross_entropy(scored.scores, scored.labels, scored.scale),
+        loss=float(losses_N.sum()) / used,
+        loss_interval=list(around.loss),
         mean_class_top1=float((right_K[present_K] / images_K[present_K]).mean()),
+        mean_class_top1_interval=list(around.mean_class_top1),
         macro_f1=metrics.macro_f1(table),
+        macro_f1_interval=list(around.macro_f1),
         calibration_error=calibrate.expected_error(reliability),
         calibration_error_interval=list(calibrate.error_interval(confidence_N, places < 1)),
         coverage={f"{share:g}": covered.at(share)[0] for share in calibrate.COVERAGES},
