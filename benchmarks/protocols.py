@@ -29,6 +29,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--views", nargs="+", default=["center", "flip", "10crop", "3scale", "dense"])
+    parser.add_argument("--snapshot-views", nargs="+", default=["center", "flip"])
     parser.add_argument("--checkpoint", default="last")
     parser.add_argument("--workers", default="1")
     parser.add_argument("--write", type=Path)
@@ -64,9 +65,7 @@ def main() -> int:
         began = time.monotonic()
         summary, folder = striate.evaluate(run, views=views, checkpoint=given.checkpoint, workers=given.workers)
         note(views, summary, folder, time.monotonic() - began)
-    for views in ("center", "flip", "10crop"):
-        if not run.snapshots or views not in given.views:
-            continue
+    for views in given.snapshot_views if run.snapshots else ():
         began = time.monotonic()
         parts = [striate.evaluate(run, views=views, checkpoint=f"step-{step}", workers=given.workers) for step in run.snapshots]
         for step, (summary, folder) in zip(run.snapshots, parts, strict=True):
