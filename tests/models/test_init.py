@@ -156,8 +156,18 @@ def test_zero_gamma_finds_the_last_batch_norm_of_every_block(name):
     model = catalog.build(name, 3, {} if "/" in name else {"width": 16})
     before = {key: value.clone() for key, value in model.state_dict().items()}
     init.apply(model, "zero-gamma")
-    found = last_norms(model)
+    # Where the shortcut pads zeros, the branch's own channels keep scale 1.
+    padded = {
+        f"{place}.{last}": block.downsample.missing
+        for place, block in model.named_modules()
+        if getattr(getattr(block, "downsample", None), "missing", 0)
+    }
+    for place, missing in padded.items():
+        scale = model.get_submodule(place).weight
+        assert torch.equal(scale != 0, torch.arange(len(scale)) >= len(scale) - missing)
+    found = {*last_norms(model), *padded}
     assert len(found) == blocks and all(name.endswith(f".{last}") for name in found)
+    assert bool(padded) == (name == "resnet20")
     untouched = {key for key, value in model.state_dict().items() if torch.equal(value, before[key])}
     assert set(before) - untouched == {f"{name}.weight" for name in found}
 
