@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -193,7 +194,7 @@ def test_it_is_an_evaluation_beside_the_first_with_all_its_files(members: list[S
     found = combined(members, "arithmetic")
     assert [contents(folder) for folder in folders] == before
     assert found.folder.parent == folders[0].parent and found.folder.name.startswith("val-arithmetic-")
-    assert set(contents(found.folder)) == set(before[0])
+    assert set(contents(found.folder)) == {*before[0], "members.csv", "gains.csv"}
     assert read_json(found.folder / "summary.json")["protocol"] == found.summary["protocol"]
     assert (found.summary["expected"], found.summary["used"], found.summary["bad"]) == (IMAGES + 1, IMAGES, 1)
     again = combined([open_saved(folder) for folder in folders], "arithmetic")
@@ -357,3 +358,17 @@ def test_members_that_were_several_themselves_say_so(members: list[Saved], tmp_p
     protocol = combined([open_saved(pair.folder), routed], "arithmetic").summary["protocol"]
     assert f"({pair.summary['answered_by']})" in protocol
     assert f"four (1 view, raw weights of step-9, {routing})" in protocol
+
+
+def test_the_tables_of_members_and_gains(members: list[Saved]) -> None:
+    found = combined(members, "arithmetic")
+    with open(found.folder / "members.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["member", "top1", "errors with one", "errors with two", "errors with three"]
+    told = np.array([[float(cell) for cell in row[2:]] for row in rows[1:]])
+    np.testing.assert_allclose(told, found.correlation, atol=1e-6)
+    assert [float(row[1]) for row in rows[1:]] == pytest.approx([top1 for _, top1 in found.of_members], abs=1e-6)
+    with open(found.folder / "gains.csv", encoding="utf-8", newline="") as file:
+        gains = list(csv.DictReader(file))
+    assert [int(row["choices"]) for row in gains] == [3, 3, 1]
+    assert float(gains[-1]["mean"]) == pytest.approx(found.summary["top1"], abs=1e-6)

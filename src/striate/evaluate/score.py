@@ -414,12 +414,13 @@ def write_evaluation(
     bad: Bad,
     judged: Predictions | None = None,
     numbers: Mapping[str, np.ndarray] | None = None,
+    tables: Mapping[str, str] | None = None,
 ) -> Path:
     """Writes predictions.parquet, the tables, and, last, summary.json into `folder`.
 
     The tables: per_class.csv, confusion.csv, reliability.csv, coverage.csv, bad_files.csv, and images.csv with the `numbers` of
     the images. judged: the predictions with the labels that were scored by, where these are not the data set's own; the parquet
-    file keeps the latter.
+    file keeps the latter. tables: more files, by name, with their text.
     Whoever finds a summary finds the files it was made from: an old summary goes first, the new one comes last.
     Returns `folder`. Raises ResourceError or UserError when the disk refuses.
     """
@@ -436,6 +437,8 @@ def write_evaluation(
         files.write_whole(folder / "coverage.csv", coverage_csv(scored))
         if numbers:
             files.write_whole(folder / "images.csv", images_csv(predictions.keys, numbers))
+        for name, text in (tables or {}).items():
+            files.write_whole(folder / name, text)
         files.write_whole(folder / "bad_files.csv", csv_text([("key", "reason"), *bad]))
         files.write_json(summary_path, summary)
     except OSError as error:

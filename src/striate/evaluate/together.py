@@ -114,14 +114,31 @@ def combined(members: Sequence[Saved], how: How, common: bool = False, out: Path
     beside = members[0].folder if members[0].summary is None else members[0].folder.parent
     home = out if out is not None else beside
     folder = home / score.evaluation_name(protocol, protocol.data_fingerprint, digest)
-    score.write_evaluation(folder, summary, answers, kept, None, numbers)
     rows = judged.with_label()
     of_members = tuple(
         (name, float((scores_NK[rows].argmax(1) == judged.labels[rows]).mean()))
         for name, scores_NK in zip(judged.names, judged.scores, strict=True)
     )
     gains = tuple(combine.gain_curve(judged))
-    return Combined(summary, folder, of_members, gains, combine.error_correlation(judged), words)
+    correlation = combine.error_correlation(judged)
+    tables = {"members.csv": _members_csv(of_members, correlation), "gains.csv": _gains_csv(gains)}
+    score.write_evaluation(folder, summary, answers, kept, None, numbers, tables)
+    return Combined(summary, folder, of_members, gains, correlation, words)
+
+
+def _members_csv(of_members: Sequence[tuple[str, float]], correlation: np.ndarray) -> str:
+    """Each member with its top-1 and the correlation of its errors with those of each (empty where one is never wrong)."""
+    rows: list[Sequence[object]] = [("member", "top1", *(f"errors with {name}" for name, _ in of_members))]
+    for (name, top1), with_each in zip(of_members, correlation.tolist(), strict=True):
+        rows.append((name, f"{top1:.6f}", *("" if np.isnan(one) else f"{one:.6f}" for one in with_each)))
+    return score.csv_text(rows)
+
+
+def _gains_csv(gains: Sequence[combine.Gain]) -> str:
+    """Top-1 of the mean of so many members: its mean, least and most over the choices of them that were scored."""
+    rows: list[Sequence[object]] = [("members", "choices", "mean", "lowest", "highest")]
+    rows += [(one.members, one.subsets, f"{one.mean:.6f}", f"{one.lowest:.6f}", f"{one.highest:.6f}") for one in gains]
+    return score.csv_text(rows)
 
 
 _WORDS: dict[How, str] = {

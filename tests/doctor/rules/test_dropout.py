@@ -36,7 +36,7 @@ def test_silent_for_usual_shares(share):
     assert dropout.check(makers.patient(_with(share, nn.Dropout))) is None
 
 
-@pytest.mark.parametrize("name", ["alexnet", "vgg-a-bn", "googlenet-bn"])
+@pytest.mark.parametrize("name", ["alexnet", "vgg-a-bn", "googlenet", "googlenet-bn"])
 def test_silent_for_networks_as_their_papers_have_it(name):
     assert dropout.check(makers.patient(makers.network(name), 64, batch=8)) is None
 

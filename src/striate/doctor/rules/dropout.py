@@ -21,8 +21,9 @@ SOURCE = "Srivastava et al. 2014, section 7.3 (0.5 to 0.8 of the units are kept)
 # Of the networks as their papers train them the least that two passes agree is 0.3 (AlexNet, half of two layers dropped, at its
 # start); five layers of which 0.9 is dropped leave 0.01.
 AGREE = 0.1
-# A layer that drops less than this is no reason by itself.
-STRONG = 0.6
+# A layer that drops less than this is no reason by itself: GoogLeNet's auxiliary heads drop 0.7, and a network that starts with
+# small weights says so little that any dropout is louder.
+STRONG = 0.75
 
 
 def check(patient: Patient) -> Finding | None:
