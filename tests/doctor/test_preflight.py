@@ -32,7 +32,7 @@ def weights(run: Run) -> str:
 
 
 @pytest.mark.parametrize(
-    "extra", [{}, {"optim.ema": 0.9, "model": "googlenet-bn", "img_size": 64}], ids=["plain", "dropout and average"]
+    "extra", [{}, {"optim.ema": 0.9, "model": "kth-d", "optim.name": "adam", "lr": 0.001}], ids=["plain", "dropout and average"]
 )
 def test_the_training_is_the_same_with_and_without(photos, tmp_path, extra):
     changes = CHANGES | {"steps": preflight.FEWEST_STEPS} | extra
