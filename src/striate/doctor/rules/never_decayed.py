@@ -94,10 +94,11 @@ def check(history: History) -> Finding | None:
 def _swing(history: History) -> tuple[float, float]:
     """Deviation of the validation accuracy from a line through the last half of its evaluations, and what chance explains."""
     scores = history.scores("val", "raw")
-    top1 = scores["top1"][np.isfinite(scores["top1"])] if scores is not None else np.empty(0)
-    images = history.start.get("val_images")
-    half = top1[len(top1) // 2 :]
-    if len(half) < _LEAST_SWUNG or not images:
+    if scores is None:
+        return 0.0, math.inf
+    top1 = scores["top1"][np.isfinite(scores["top1"])]
+    half, images = top1[len(top1) // 2 :], level(scores["used"])
+    if len(half) < _LEAST_SWUNG or not images > 0:
         return 0.0, math.inf
     place = np.arange(len(half))
     trend = np.polyval(np.polyfit(place, half, 1), place)
