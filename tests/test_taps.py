@@ -79,3 +79,45 @@ def test_functions_before_a_pass_are_called_before_those_after_it_and_go_as_well
     assert not any(layer._forward_pre_hooks for layer in model.modules())
     with pytest.raises(UserError, match=r"'2\.1\.0' is no layer"), taps(model, {}, before={"2.1.0": lambda *_: None}):
         pass
+
+
+def test_what_a_function_instead_returns_goes_on_through_the_network():
+    torch.manual_seed(2)
+    model, x = network(), torch.randn(2, 3)
+    seen = []
+    with taps(model, {"1": lambda layer, inputs, output: seen.append(inputs[0])}, instead={"0": lambda *all_: all_[2] * 0 + 2}):
+        found = model(x)
+    assert torch.equal(seen[0], torch.full((2, 4), 2.0))
+    assert torch.equal(found, model[2](torch.full((2, 4), 2.0)))
+    assert not torch.equal(model(x), found) and hooks(model) == 0
+
+
+def test_a_copy_that_asks_for_a_gradient_is_the_start_of_the_graph():
+    model, x = network(), torch.randn(2, 3)
+    leaves = []
+
+    def cut(layer, inputs, output):
+        leaves.append(output.detach().requires_grad_())
+        return leaves[0].clone()
+
+    with taps(model, {}, instead={"0": cut}):
+        model(x).sum().backward()
+    assert model[0].weight.grad is None and model[2][0].weight.grad is not None
+    leaf = model[0](x).detach().requires_grad_()
+    model[2](model[1](leaf)).sum().backward()
+    assert torch.equal(leaves[0].grad, leaf.grad)
+
+
+def test_functions_that_replace_are_gone_after_an_exception_and_unknown_layers_leave_none():
+    model = network()
+
+    def fail(*_):
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"), taps(model, {}, instead={"0": fail, "1": fail}):
+        assert hooks(model) == 2
+        model(torch.randn(1, 3))
+    assert hooks(model) == 0
+    with pytest.raises(UserError, match=r"'3' is no layer"), taps(model, {}, instead={"0": fail, "3": fail}):
+        pass
+    assert hooks(model) == 0

@@ -17,6 +17,8 @@ _PUBLIC = {
     "steps": "striate.train.loop",
     "evaluate": "striate.evaluate.open",
     "predict": "striate.evaluate.open",
+    "explain": "striate.explanation",
+    "localize": "striate.localize.score",
     "measure": "striate.measure.listing",
     "examine": "striate.doctor.examine",
     "open_run": "striate.run.folder",
@@ -29,6 +31,7 @@ _PUBLIC = {
     "Run": "striate.run.folder",
     "Record": "striate.run.log",
     "Predictions": "striate.predictions",
+    "Heatmap": "striate.explain.heatmap",
     # Errors, each with its exit code.
     "StriateError": "striate.errors",
     "UserError": "striate.errors",
@@ -54,7 +57,7 @@ def __dir__() -> list[str]:
 
 
 class _Face(types.ModuleType):
-    """The package itself. Three rooms have the name of a function, `train`, `evaluate` and `measure`; the import system would
+    """The package itself. Some rooms have the name of a function (`train`, `evaluate`, `explain` …); the import system would
     put the room in the function's place as soon as anything of it is imported, so that `striate.train(...)` fails.
     The rooms are imported as ever: `from striate.train import loop`."""
 

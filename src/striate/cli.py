@@ -20,6 +20,8 @@ HELP = """striate: train, evaluate and explain ImageNet-style image classifiers
   striate evaluate RUN…      score a run (or a network with --weights): top-1, top-5, interval, per class; compare, combine
   striate predict RUN PHOTO… name what is in photos
   striate submit RUN TESTDIR write, check or score a challenge's submission: ILSVRC as Kaggle takes it, or Tiny ImageNet
+  striate explain RUN PHOTO… show where it looked: heatmaps over photos, or over mistakes and right answers of a labelled set
+  striate localize RUN       say where the object is: boxes from heatmaps or a trained head, scored as ILSVRC did
   striate doctor DATA|RUN    say why a network does not learn: before a training, or after it
   striate report RUN…        one offline HTML page about a run, or about several side by side
   striate runs               which runs there are, how far each is, and its best top-1
@@ -55,6 +57,14 @@ def run(argv: list[str]) -> int:
         print(metadata.version("striate"))
         return DONE
     verb = VERBS.get(argv[0])
+
+    def answer(said: str, code: int | str | None) -> None:
+        if "--json" in argv and _answers():
+            try:
+                print(json.dumps({"error": said, "exit_code": code}), flush=True)
+            except BrokenPipeError:  # Ctrl-C ends the reader, too
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
     try:
         if verb is None:
             raise UserError(f"striate has no verb '{argv[0]}'.{nearest(argv[0], VERBS)} Verbs: {', '.join(VERBS)}.")
@@ -62,26 +72,27 @@ def run(argv: list[str]) -> int:
     except StriateError as error:
         if _answers() or not error.is_shared:
             print(f"striate: {printable(str(error))}", file=sys.stderr)
-        if "--json" in argv and _answers():
-            print(json.dumps({"error": str(error), "exit_code": error.exit_code}))
+        answer(str(error), error.exit_code)
         return error.exit_code
     except SystemExit as error:  # the parser of options has said what is wrong
-        if error.code and "--json" in argv and _answers():
-            print(json.dumps({"error": "a wrong option or value; standard error says which", "exit_code": error.code}))
+        if error.code:
+            answer("a wrong option or value; standard error says which", error.code)
         raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output has gone
         return DONE
     except KeyboardInterrupt:
         print("striate: interrupted before there was anything to save.", file=sys.stderr)
+        answer("interrupted before there was anything to save", 130)
         return 130
-    except Exception:
+    except Exception as error:
         traceback.print_exc()
         print(
             "\nstriate: this is a bug in striate, not a mistake of yours. Please report it with the lines above, the command\n"
             f"  {shlex.join(['striate', *argv])}\nand the versions in the run's environment.json.",
             file=sys.stderr,
         )
+        answer(f"a bug in striate, {type(error).__name__}: {error}", 1)
         return 1
 
 
@@ -598,7 +609,7 @@ def predict(argv: list[str]) -> int:
         table.add_column(head, overflow="fold")
     for row in rows:
         cells = [f"{rank.name} {rank.probability:.1%}" for rank in row.ranks] or [f"bad: {row.reason}"]
-        table.add_row(*(Text(printable(cell)) for cell in (row.key, *cells)))
+        table.add_row(*(Text(printable(cell).replace("\n", "\\n")) for cell in (row.key, *cells)))
     Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
     network = route.colour
     tempered = f", temperature {network.temperature:.4g}" if network.temperature != 1 else ""
@@ -613,6 +624,84 @@ def predict(argv: list[str]) -> int:
     return DONE
 
 
+def explain(argv: list[str]) -> int:
+    """Show where a network looked: heatmaps over photos, or over right answers and mistakes of a labelled set."""
+    import tyro
+
+    @dataclass(frozen=True)
+    class Explain:
+        # A run folder, or the name of a network.
+        network: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|MODEL")] = ""
+        # Photos, as files and folders, - for names on standard input; or one labelled set. By default the run's validation set.
+        places: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO…|DATA")] = ()
+        # cam, grad-cam, grad-cam++, gradient, smoothgrad, integrated-gradients or occlusion.
+        method: str = "grad-cam"
+        # Whose grid of features the map is made of, for the three cams; by default the last one.
+        layer: Annotated[str | None, tyro.conf.arg(metavar="LAYER")] = None
+        # Id or name of the class whose evidence is shown in photos; by default the most probable one of each.
+        of_class: Annotated[str | None, tyro.conf.arg(name="class", metavar="CLASS")] = None
+        # Of a labelled set: so many right answers, and so many mistakes.
+        images: Annotated[int, tyro.conf.arg(metavar="N")] = 12
+        # Look into how far each map is to be trusted: remove what it marks, and compare with a network of random weights.
+        sanity: bool = True
+        # Draw the kernels of the first layer, too.
+        kernels: tyro.conf.FlagCreatePairsOff[bool] = False
+        # Draw the strongest feature maps of this layer for the first photos, too.
+        features: Annotated[str | None, tyro.conf.arg(metavar="LAYER")] = None
+        # The folder to write to; by default RUN/explanations/METHOD-HASH6, for a network by name explanations-MODEL-… here.
+        out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+        # Weights for a network by name: a file, default (the published ones) or the name of a published set.
+        weights: Annotated[str | None, tyro.conf.arg(metavar="FILE|default|NAME")] = None
+        # Side of the input for a network by name, in pixels; by default what the weights were made for.
+        img_size: Annotated[int | None, tyro.conf.arg(metavar="PX")] = None
+        # best, last or step-N, of a run.
+        checkpoint: str = "best"
+        # Take the raw weights where there are averaged ones (EMA).
+        raw: tyro.conf.FlagCreatePairsOff[bool] = False
+        # auto, cpu, cuda, cuda:N or mps.
+        device: str = "auto"
+        # Threads that read images, or processes:N.
+        workers: str = "auto"
+        # One JSON object on the last line of standard output.
+        json: tyro.conf.FlagCreatePairsOff[bool] = False
+
+    given = _parse(Explain, argv, "explain", explain.__doc__ or "")
+    if not given.network:
+        raise UserError("explain: give a run folder (or a network) and photos, as in: striate explain runs/demo photo.jpg")
+    import functools
+
+    from striate import explanation, progress
+    from striate.evaluate.open import names_from
+
+    places = [name for place in given.places for name in (names_from() if place == "-" else [place])]
+    if given.places and not places:
+        raise DataError("explain: there is no name on standard input.")
+    with progress.Display() as display:
+        found = explanation.explain(
+            given.network,
+            places,
+            method=given.method,
+            layer=given.layer,
+            of_class=given.of_class,
+            images=given.images,
+            checked=given.sanity,
+            with_kernels=given.kernels,
+            features_of=given.features,
+            weights=given.weights,
+            size_px=given.img_size,
+            checkpoint=given.checkpoint,
+            raw=given.raw,
+            device=given.device,
+            workers=given.workers,
+            out=given.out,
+            watch=functools.partial(display.decoding, doing="Looking at photos"),
+        )
+    print(printable("\n".join(found.describe())))
+    if given.json:
+        _print_json(found.to_json())
+    return DONE
+
+
 def submit(argv: list[str]) -> int:
     """Write a challenge's submission for the test images in TESTDIR; or --check, or --score, one that is there."""
     import tyro
@@ -623,8 +712,14 @@ def submit(argv: list[str]) -> int:
         network: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = ""
         # The test images: their folder, or the whole of ILSVRC or Tiny ImageNet.
         images: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TESTDIR")] = ""
-        # What is submitted: class names with the whole photo as their box.
+        # What is submitted: classes with the whole photo as their box, or each class with the box of what is seen of it.
         task: Literal["classification", "localization"] = "classification"
+        # With --task localization: head, cam, grad-cam or grad-cam++; auto is the box head where there is one, else grad-cam.
+        method: str = "auto"
+        # With --task localization: the layer whose grid the maps are made of; by default the one that striate localize kept.
+        layer: Annotated[str | None, tyro.conf.arg(metavar="LAYER")] = None
+        # With --task localization: where maps are cut, as a share of their range; by default as striate localize fitted it.
+        threshold: Annotated[float | None, tyro.conf.arg(metavar="SHARE")] = None
         # Kaggle's CSV of the ILSVRC challenge, or Tiny ImageNet's lines of file name and wnid.
         format: Literal["kaggle", "tiny"] = "kaggle"
         # The file to write; by default submission.csv, or submission.txt for tiny, in this folder.
@@ -637,7 +732,7 @@ def submit(argv: list[str]) -> int:
         check: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
         # With --check: the test images, to compare names and boxes with.
         data: Annotated[str | None, tyro.conf.arg(metavar="TESTDIR")] = None
-        # Give the top-5 and top-1 error of a submission.
+        # Give the top-5 and top-1 error of a submission, of its classes and of its boxes.
         score: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
         # With --score: what is in the photos, as LOC_val_solution.csv has it.
         solution: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -688,6 +783,9 @@ def submit(argv: list[str]) -> int:
             given.images,
             given.out,
             task=given.task,
+            method=given.method,
+            layer=given.layer,
+            threshold=given.threshold,
             format=given.format,
             mapping=given.mapping,
             views=given.views,
@@ -701,6 +799,75 @@ def submit(argv: list[str]) -> int:
     print(printable("\n".join(written.describe())))
     if given.json:
         _print_json(written.to_json())
+    return DONE
+
+
+def localize(argv: list[str]) -> int:
+    """Say where the object is in every image of a set with boxes, and how often that is right; with a gallery."""
+    import tyro
+
+    @dataclass(frozen=True)
+    class Localize:
+        # A run folder, or the name of a network.
+        network: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|MODEL")] = ""
+        # Images with boxes: ILSVRC, Tiny ImageNet, a list with x_min …, the word builtin; by default the run's own.
+        images: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = None
+        # Which split of the data; by default the validation set.
+        split: Annotated[Literal["train", "val", "test"] | None, tyro.conf.arg(metavar="train|val|test")] = None
+        # head (of a network trained with --boxes), cam, grad-cam or grad-cam++; auto: the head, else grad-cam.
+        method: str = "auto"
+        # The layer whose grid the maps are made of; by default the last one.
+        layer: Annotated[str | None, tyro.conf.arg(metavar="LAYER")] = None
+        # Where maps are cut, as a share of their range; by default fitted, each half of the images for the other.
+        threshold: Annotated[float | None, tyro.conf.arg(metavar="SHARE")] = None
+        # With --threshold: the largest component above it, or all of it.
+        which: Literal["auto", "largest", "all"] = "auto"
+        # Weights for a network by name: a file, default (the published ones) or the name of a published set.
+        weights: Annotated[str | None, tyro.conf.arg(metavar="FILE|default|NAME")] = None
+        # best, last or step-N, of a run.
+        checkpoint: str = "best"
+        # Take the raw weights where there are averaged ones (EMA).
+        raw: bool = False
+        # Go on where the data lacks some of the network's classes.
+        subset: tyro.conf.FlagCreatePairsOff[bool] = False
+        # auto, cpu, cuda, cuda:N or mps.
+        device: str = "auto"
+        # Threads that read images, or processes:N.
+        workers: str = "auto"
+        # One JSON object on the last line of standard output.
+        json: tyro.conf.FlagCreatePairsOff[bool] = False
+
+    given = _parse(Localize, argv, "localize", localize.__doc__ or "")
+    if not given.network:
+        raise UserError("localize: give a run folder (or a network), as in: striate localize runs/demo")
+    import functools
+
+    from striate import progress
+    from striate.localize import score
+    from striate.report import localised
+
+    with progress.Display() as display:
+        done = score.localize(
+            given.network,
+            given.images,
+            split=given.split,
+            method=given.method,
+            layer=given.layer,
+            threshold=given.threshold,
+            which=given.which,
+            weights=given.weights,
+            checkpoint=given.checkpoint,
+            raw=given.raw,
+            subset=given.subset,
+            device=given.device,
+            workers=given.workers,
+            watch=functools.partial(display.decoding, doing="Looking at images"),
+        )
+    print(printable("\n".join(done.lines())))
+    page = localised.write(done)
+    print(printable(f"Gallery: {page}"))
+    if given.json:
+        _print_json({**done.to_json(), "gallery": str(page)})
     return DONE
 
 
@@ -1223,6 +1390,8 @@ VERBS = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
+    "explain": explain,
+    "localize": localize,
     "submit": submit,
     "doctor": doctor,
     "report": report,

@@ -66,6 +66,7 @@ def of_run(
     Raises UserError when the folder holds no run, CheckpointError when its files are damaged.
     """
     run = open_run(place)
+    preflight.refuse_box_head_alone(run.recipe)
     before = diagnosis.before(run)
     if before is None or not before.checked:
         with contextlib.suppress(StriateError, OSError):

@@ -43,6 +43,9 @@ class ModelGroup:
     name: Annotated[str, typed("--model")] = "auto"
     # Trained weights to begin with: a file, default (the published set of the network) or the name of a published set. [name]
     weights: Annotated[str | None, typed("--weights", metavar="FILE|default|NAME")] = None
+    # A second head that says where the object is, for data with boxes: one box for all classes, or a box for each.
+    # Source: Sermanet et al. 2014, section 4.1; Simonyan and Zisserman 2015, appendix A. [name]
+    boxes: Annotated[Literal["none", "shared", "per-class"], typed("--boxes")] = "none"
     # Arguments of the network's builder, typed as --model.options.KEY VALUE. [names and values]
     options: Suppress[dict[str, Any]] = field(default_factory=dict)
 
@@ -167,6 +170,12 @@ class LossGroup:
     class_weights: tuple[float, ...] = ()
     # Weighs each class by images / (classes * its images), so that small classes count as much as large ones. [yes or no]
     balance: bool = False
+    # With model.boxes: what a box is judged by. l2: squared differences of centre and sides, as VGG; giou: 5 times their absolute
+    # differences of the edges plus 2 times 1 - generalised IoU. Source: Simonyan and Zisserman 2015, appendix A;
+    # Rezatofighi et al. 2019, section 3; Carion et al. 2020, appendix A.4 (the two weights). [name]
+    box: Literal["giou", "l2"] = "giou"
+    # With model.boxes: weight of the box loss beside that of the classes. [1]
+    box_weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -249,8 +258,9 @@ class OptimGroup:
     # After each step, filters of a convolution with a larger root mean square are scaled down to it; 0 leaves them.
     # Source: Zeiler and Fergus 2014, section 3.1. [1]
     filter_rms: float = 0.0
-    # What keeps its weights: none; the backbone, which is all but the head; or until:LAYER, that layer and all before it. [name]
-    freeze: Annotated[str, typed("--freeze", metavar="none|backbone|until:LAYER")] = "none"
+    # What keeps its weights: none; the backbone, which is all but the heads; the classifier, which is all but the box head; or
+    # until:LAYER, that layer and all before it. [name]
+    freeze: Annotated[str, typed("--freeze", metavar="none|backbone|classifier|until:LAYER")] = "none"
     # Rate of the head, the layer that the classes come from, over lr. [1]
     head_lr: Annotated[float, typed("--head-lr")] = 1.0
     # Rate of each layer over that of the layer behind it, from the head to the first one; 1 gives all the same.
@@ -487,8 +497,9 @@ def check(recipe: Recipe) -> Recipe:
     _require(0 <= optim.final_lr <= 1, "optim.final_lr", optim.final_lr, "between 0 and 1")
     _require(optim.clip_norm >= 0, "optim.clip_norm", optim.clip_norm, "0 or more")
     _require(optim.filter_rms >= 0, "optim.filter_rms", optim.filter_rms, "0 or more")
-    freezes = optim.freeze in ("none", "backbone") or optim.freeze.removeprefix("until:") not in ("", optim.freeze)
-    _require(freezes, "optim.freeze", optim.freeze, "none, backbone or until:LAYER")
+    freezes = optim.freeze in ("none", "backbone", "classifier") or optim.freeze.removeprefix("until:") not in ("", optim.freeze)
+    _require(freezes, "optim.freeze", optim.freeze, "none, backbone, classifier or until:LAYER")
+    _check_boxes(recipe)
     _require(optim.head_lr > 0, "optim.head_lr", optim.head_lr, "more than 0")
     _require(0 < optim.layer_decay <= 1, "optim.layer_decay", optim.layer_decay, "above 0 and at most 1")
     _require(0 <= optim.ema < 1, "optim.ema", optim.ema, "at least 0 and below 1")
@@ -542,6 +553,28 @@ def check(recipe: Recipe) -> Recipe:
     _require(budget.save_every_s > 0, "budget.save_every_s", budget.save_every_s, "more than 0")
     _require(budget.log_every >= 1, "budget.log_every", budget.log_every, "1 or more")
     return recipe
+
+
+def _check_boxes(recipe: Recipe) -> None:
+    has_boxes = recipe.model.boxes != "none"
+    _require(recipe.loss.box_weight > 0, "loss.box_weight", recipe.loss.box_weight, "more than 0")
+    _require(
+        has_boxes or recipe.optim.freeze != "classifier",
+        "optim.freeze",
+        "classifier",
+        "used with --boxes shared or per-class: without a box head nothing would be left to train",
+    )
+    _require(
+        recipe.optim.freeze != "classifier" or (recipe.budget.patience == 0 and recipe.optim.schedule != "plateau"),
+        "optim.freeze",
+        "classifier",
+        "used without --patience and --schedule plateau: they wait for a better top-1, which a frozen classifier cannot have",
+    )
+    if has_boxes:
+        for name in ("mixup", "cutmix"):
+            value = getattr(recipe.augment, name)
+            _require(value == 0, f"augment.{name}", value, "0 with model.boxes: a blend of two photos has no one object")
+        _require(not recipe.optim.compile, "optim.compile", True, "off with model.boxes, whose head looks inside the network")
 
 
 def _check_augment(recipe: Recipe) -> None:

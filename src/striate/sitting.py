@@ -386,9 +386,10 @@ def _train(prepared: Prepared, request: Request, ranks: Ranks, stop: Stop, displ
         return last
     step = run.status["step"]
     run.write_status("running", step)
-    if request.doctor and step == 0 and ranks.world == 1:
+    is_judged = request.doctor and prepared.recipe.optim.freeze != "classifier"  # else nothing that the doctor knows of trains
+    if is_judged and step == 0 and ranks.world == 1:
         preflight(prepared, request.device, request.workers, stop, display)
-    live = Live(prepared.recipe, run.log()) if request.doctor else None
+    live = Live(prepared.recipe, run.log()) if is_judged else None
     end = Record("end", step, {"reason": "nothing to do", "exit_code": DONE})
 
     def keep(record: Record) -> None:
@@ -537,7 +538,7 @@ def _finish(prepared: Prepared, request: Request, stop: Stop) -> Iterator[str]:
                 yield f"  Warning: {warning}"
             yield f"  {folder}"
             yield from _snapshots(prepared, request, stop)
-    if request.doctor:
+    if request.doctor and run.recipe.optim.freeze != "classifier":
         yield from _diagnosed(run)
     run.write_status("done", status["step"], reason=status.get("reason") or "done")
     yield f"Report: {write_report(run.path)}"

@@ -12,21 +12,28 @@ from striate.errors import UserError, nearest
 
 Tap = Callable[[nn.Module, tuple[Any, ...], Any], None]
 TapBefore = Callable[[nn.Module, tuple[Any, ...]], None]
+Instead = Callable[[nn.Module, tuple[Any, ...], Any], Any]
 
 
 @contextlib.contextmanager
-def taps(model: nn.Module, forward: Mapping[str, Tap], before: Mapping[str, TapBefore] | None = None) -> Iterator[None]:
+def taps(
+    model: nn.Module,
+    forward: Mapping[str, Tap],
+    before: Mapping[str, TapBefore] | None = None,
+    instead: Mapping[str, Instead] | None = None,
+) -> Iterator[None]:
     """Within the block, each named layer calls its function after each of its forward passes.
 
     forward: layer name, as `model.named_modules()` gives it ("" is the whole network), to a function of
     (layer, inputs, output). The function looks and returns None: it must not change the output in place.
     before: the same for functions of (layer, inputs) that are called as a forward pass begins.
+    instead: the same for functions whose result goes on through the network in place of the output.
     Every hook is gone after the block, also when it ends by an exception. Layers with in-place successors (a batch norm
     before an in-place ReLU) show what the successor left unless the function reads the output at once.
     Raises UserError when a name is no layer of the model; the message lists the nearest names.
     """
     layers = dict(model.named_modules())
-    for name in (*forward, *(before or ())):
+    for name in (*forward, *(before or ()), *(instead or ())):
         if name not in layers:
             raise UserError(f"'{name}' is no layer of this {type(model).__name__}.{nearest(name, filter(None, layers))}")
     with contextlib.ExitStack() as stack:
@@ -34,6 +41,8 @@ def taps(model: nn.Module, forward: Mapping[str, Tap], before: Mapping[str, TapB
             stack.callback(layers[name].register_forward_hook(_only_looking(look)).remove)
         for name, look_before in (before or {}).items():
             stack.callback(layers[name].register_forward_pre_hook(_only_looking_before(look_before)).remove)
+        for name, replace in (instead or {}).items():
+            stack.callback(layers[name].register_forward_hook(replace).remove)
         yield
 
 

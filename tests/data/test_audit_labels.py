@@ -172,7 +172,7 @@ def test_a_sentence_ends_with_one_full_stop(sets: Path) -> None:
     table = sets / "folder" / "boxes.csv"
     table.write_text(table.read_text() + "train/key/gone.jpg,key,50,0,10,20\n")
     _, defects = read(sets / "folder")
-    assert defects["inverted box"].text.endswith("in pixels.")
+    assert defects["inverted box"].text.endswith("not x, y, width, height.")
 
 
 def test_d17_a_flat_validation_folder_is_refused_and_its_images_are_looked_at(sets: Path) -> None:

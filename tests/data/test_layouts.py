@@ -817,8 +817,12 @@ def test_rows_that_are_wrong_are_named(tmp_path, row, words):
     [
         ("a/1.jpg,ape,train,1,2,3,", "row 2: a box needs four numbers"),
         ("a/1.jpg,ape,train,1,2,x,4", "row 2: a box needs four numbers"),
-        ("a/1.jpg,ape,train,3,2,1,4", "row 2: the box .* has no area"),
-        ("a/1.jpg,ape,train,0,0,inf,4", "row 2: the box .* has no area"),
+        ("a/1.jpg,ape,train,3,2,1,4", "row 2: the box .* is inside out.*swap x_min and x_max"),
+        ("a/1.jpg,ape,train,1,4,3,2", "row 2: the box .* is inside out"),
+        ("a/1.jpg,ape,train,1,2,1,4", "row 2: the box .* has no area.*x_max = x_min"),
+        ("a/1.jpg,ape,train,3,2,1,2", "row 2: the box .* is inside out"),
+        ("a/1.jpg,ape,train,0,0,inf,4", "row 2: the box .* is not four finite numbers.*leave the four empty"),
+        ("a/1.jpg,ape,train,nan,0,3,4", "row 2: the box .* is not four finite numbers"),
         ("a/1.jpg,ape,dev,,,,", "row 2: unknown split 'dev'"),
     ],
 )

@@ -23,7 +23,7 @@ from striate.data.augment import apply, draw
 from striate.data.augment.draw import Augmentation
 from striate.data.batched import apply as batched
 from striate.data.decode import Pixels
-from striate.data.index import Gathering, Index
+from striate.data.index import Boxes, Gathering, Index
 from striate.data.loader import Batch, Source, Streaming, Workers, ordered_batches, train_batches
 from striate.data.order import Order
 from striate.data.pack import slices
@@ -643,3 +643,37 @@ def test_only_good_images_of_one_size_that_fit_go_to_the_device(tmp_path: Path, 
     monkeypatch.setenv("STRIATE_CACHE", str(tmp_path / "cache"))
     assert resident.build(made(tmp_path / "sizes"), Prepare(False, 0), 1, None, None).on(device) is None
     assert resident.build(made(tmp_path / "bad", side=20, bad=(3,)), Prepare(False, 0), 1, None, None).on(device) is None
+
+
+@pytest.mark.parametrize(
+    "augmentation", [RANDOM, replace(RANDOM, rotate=10.0), PLAIN, SHIFT], ids=["random", "warp", "plain", "shift"]
+)
+def test_boxes_come_with_the_views_whoever_makes_them(tmp_path: Path, augmentation: Augmentation) -> None:
+    """Each image's box is that of its own view; a bad image takes its box along; the pixels are those without boxes."""
+    index = made(tmp_path, bad=(4,))
+    corners = np.random.default_rng(1).integers(0, 9, (len(index), 2))
+    rows = np.flatnonzero(np.arange(len(index)) % 5)  # every fifth image has no box
+    index = replace(index, boxes=Boxes.of_images(len(index), rows, np.concatenate([corners, corners + 9], 1)[rows]))
+    order, streaming = Order(5, len(index), 5), Streaming(index, False)
+    stored = resident.build(index, Prepare(False, 0), 0)
+    plain = list(train_batches(streaming, index, augmentation, order, 0, 9, HERE))
+    expected: list[Batch] | None = None
+    ways: list[tuple[Source, Workers, bool]] = [(streaming, HERE, False), (streaming, TWO, False), (streaming, APART, False)]
+    for source, workers, is_batched in [*ways, (stored, TWO, False), (stored, ONE, True)]:
+        found = list(train_batches(source, index, augmentation, order, 0, 9, workers, batched=is_batched, boxes=index.boxes))
+        if not is_batched:
+            assert_equal(found, plain)
+        for batch, other in zip(found, expected or found, strict=True):
+            assert batch.boxes is not None
+            assert other.boxes is not None
+            assert batch.boxes.shape == (len(batch), 4)
+            torch.testing.assert_close(batch.boxes, other.boxes, rtol=0, atol=0, equal_nan=True)
+        expected = found
+    assert expected is not None
+    assert all(batch.boxes is None for batch in plain)
+    all_boxes = torch.cat([batch.boxes for batch in expected if batch.boxes is not None])
+    without = torch.cat([batch.indices % 5 == 0 for batch in expected])
+    assert all_boxes[without].isnan().all()
+    has_box = all_boxes.isfinite().all(1)
+    assert has_box.sum() > 8
+    assert ((all_boxes[has_box] >= 0) & (all_boxes[has_box] <= 16)).all()

@@ -132,11 +132,6 @@ def test_boxes_are_scaled_with_the_photo() -> None:
 def test_d8_boxes_turn_with_the_pixels(orientation: int) -> None:
     image_HW3 = np.zeros((40, 70, 3), dtype=np.uint8)
     image_HW3[5:15, 20:50] = 255
-    turned_HW3 = decode.turned(image_HW3, orientation)
-    rows, columns = np.nonzero(turned_HW3[:, :, 0])
-    height, width, _ = turned_HW3.shape
-    boxes_M4 = encode.turned_boxes(np.array([[20, 5, 50, 15]], dtype=np.float32), orientation, width, height)
-    np.testing.assert_array_equal(boxes_M4, [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]])
     data = file_of(image_HW3, "JPEG", quality=100, exif=orientation_exif(orientation))
     stored = encode.stored(data, np.array([[20, 5, 50, 15]], dtype=np.float32), Raw(40, "squash", True), Counter())
     assert stored.orientation == 1 and stored.boxes is not None

@@ -44,6 +44,7 @@ FLOORS = {
     "sitting": (7, 0),
     "consultation": (7, 1),
     "ensemble": (7, 2),
+    "explanation": (7, 0),
     "cli": (8, 0),
     "__main__": (9, 0),
 }

@@ -36,7 +36,8 @@ def test_the_garbled_copy_of_that_page_is_found_out(put):
 
 
 def test_written_and_read_again(put):
-    answers = [("a", [3, 1, 2], (0, 0, 499, 374)), ("b", [2], (0, 0, 0, 0)), ("c", [1, 2, 3, 4, 5, 6], (0, 0, 9, 9))]
+    whole = [(0, 0, 499, 374)] * 3
+    answers = [("a", [3, 1, 2], whole), ("b", [2], [(0, 0, 0, 0)]), ("c", [1, 2, 3, 4, 5, 6], [(0, 0, 9, 9)] * 6)]
     path = put(kaggle.text(answers))
     plain = list(csv.DictReader(path.read_text().splitlines()))
     assert plain[0] == {"ImageId": "a", "PredictionString": "3 0 0 499 374 1 0 0 499 374 2 0 0 499 374"}
@@ -45,6 +46,13 @@ def test_written_and_read_again(put):
     assert [row.labels_5.tolist() for row in table.rows] == [[3, 1, 2, 0, 0], [2, 0, 0, 0, 0], [1, 2, 3, 4, 5]]
     assert table.rows[0].boxes_54[:3].tolist() == [[0, 0, 499, 374]] * 3
     assert np.isnan(table.rows[0].boxes_54[3:]).all()
+
+
+def test_each_label_has_its_own_box(put):
+    path = put(kaggle.text([("a", [3, 1], [(1, 2, 3, 4), (5, 6, 7, 8)])]))
+    assert path.read_text() == "ImageId,PredictionString\na,3 1 2 3 4 1 5 6 7 8\n"
+    with pytest.raises(ValueError, match="shorter"):
+        kaggle.text([("a", [3, 1], [(1, 2, 3, 4)])])
 
 
 @pytest.mark.parametrize(

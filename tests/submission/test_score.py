@@ -36,7 +36,7 @@ def test_equals_torchmetrics_and_our_own_hits(folder: Path):
     truth_N = numbers.integers(0, 12, 400)
     label_K = np.arange(12, 0, -1)
     best_N5 = metrics.top_k(scores_NK, 5)
-    text = kaggle.text((f"v{n}", label_K[best_N5[n]].tolist(), (0, 0, 9, 9)) for n in range(400))
+    text = kaggle.text((f"v{n}", label_K[best_N5[n]].tolist(), [(0, 0, 9, 9)] * 5) for n in range(400))
     solution = HEADER + "".join(f"v{n},{IDS[truth_N[n]]} 0 0 5 5 {IDS[truth_N[n]]} 1 1 9 9 \n" for n in numbers.permutation(400))
     found = score(write(folder / "s.csv", text), write(folder / "LOC_val_solution.csv", solution))
     assert found.images == 400 and found.notes == ()
@@ -116,3 +116,93 @@ def test_rows_and_the_truth_are_all_that_a_scorer_of_boxes_needs(folder: Path):
     has_label_5 = row.labels_5 == 12
     assert geometry.iou(row.boxes_54[has_label_5], truth.xyxy_M4).tolist() == [[0.25], [1.0]]
     assert geometry.is_valid(row.boxes_54).tolist() == [True, True, False, False, False]
+
+
+# ---------------------------------------------------------------- boxes
+
+
+def test_localisation_by_hand(folder: Path):
+    """Of a label 12, each image with what it is called: errors counted by hand, boxes in pixels that count."""
+    truth = {
+        "right": "0 0 9 9",
+        "second box": "0 0 9 9 n00000001 20 20 29 29",  # any of the image's boxes will do
+        "exactly half": "0 0 9 9",  # 50 of 100 pixels
+        "below half": "0 0 9 9",  # 40 of 100 pixels
+        "wrong box": "0 0 9 9",
+        "wrong label": "0 0 9 9",
+        "apart": "0 0 9 9",  # right label and right box, in two predictions
+        "third": "0 0 9 9",
+        "not finite": "0 0 9 9",
+        "one pixel": "5 5 5 5",
+        "no row": "0 0 9 9",
+    }
+    said = {
+        "right": "12 0 0 9 9",
+        "second box": "12 20 20 29 29",
+        "exactly half": "12 0 0 9 4",
+        "below half": "12 0 0 9 3",
+        "wrong box": "12 50 50 59 59",
+        "wrong label": "3 0 0 9 9",
+        "apart": "12 50 50 59 59 3 0 0 9 9",
+        "third": "3 0 0 9 9 12 50 50 59 59 12 1 0 9 9",
+        "not finite": "12 nan nan nan nan",
+        "one pixel": "12 5 5 5 5",
+    }
+    submission = write(folder / "s.csv", HEADER + "".join(f"{name},{row}\n" for name, row in said.items()))
+    solution = write(folder / "truth.csv", HEADER + "".join(f"{name},n00000001 {row} \n" for name, row in truth.items()))
+    found = score(submission, solution)
+    assert found.images == 11
+    # Right at once: right, second box, exactly half, one pixel; and with one of the first five: third.
+    assert found.top1_localisation_error == pytest.approx(7 / 11)
+    assert found.top5_localisation_error == pytest.approx(6 / 11)
+    assert found.top1_localisation_error_interval == metrics.wilson(7, 11)
+    assert found.top5_localisation_error_interval == metrics.wilson(6, 11)
+    # Of the classes only: wrong label and no row; third is right in third place.
+    assert (found.top1_error, found.top5_error) == (pytest.approx(3 / 11), pytest.approx(2 / 11))
+    assert found.without_box == 1 and any("1 images have a row without a box" in note for note in found.notes)
+    assert "top-5 localisation error 54.55%" in found.describe()[1] and "top-1 localisation error 63.64%" in found.describe()[1]
+    assert found.to_json()["top5_localisation_error"] == found.top5_localisation_error
+
+
+def test_true_boxes_that_nothing_can_match_are_counted(folder: Path):
+    rows = {"a": "9 9 0 0", "b": "5 0 4 9 n00000001 0 0 9 9", "c": "-9 -9 -1 -1", "d": "nan 0 9 9", "e": "4 4 4 4"}
+    solution = write(folder / "truth.csv", HEADER + "".join(f"{name},n00000001 {row}\n" for name, row in rows.items()))
+    submission = write(folder / "s.csv", HEADER + "".join(f"{name},12 0 0 9 9 12 4 4 4 4\n" for name in rows))
+    found = score(submission, solution)
+    assert (found.top1_error, found.top1_localisation_error, found.top5_localisation_error) == (0, 4 / 5, 3 / 5)
+    said = "4 boxes are not finite, inside out or outside of any photo, and match nothing; 3 images have no other"
+    assert any(said in note for note in found.notes)
+
+
+def test_localisation_equals_that_of_the_same_boxes_as_edges(folder: Path):
+    """Random answers: the share that a loop over single boxes with torchvision's IoU calls wrong."""
+    boxes_of = pytest.importorskip("torchvision.ops").box_iou
+    numbers = np.random.default_rng(5)
+    count = 60
+    truth_N = numbers.integers(0, 3, count)
+    true_N24 = numbers.integers(0, 40, (count, 2, 4))
+    true_N24[..., 2:] = true_N24[..., :2] + numbers.integers(8, 40, (count, 2, 2))
+    near_N54 = true_N24[:, [0, 1, 0, 1, 0]] + numbers.integers(-5, 6, (count, 5, 4))
+    near_N54 = np.maximum(near_N54, 0)
+    near_N54[..., 2:] = np.maximum(near_N54[..., 2:], near_N54[..., :2])
+    labels_N5 = numbers.integers(0, 3, (count, 5))
+    said = "".join(
+        f"v{n}," + " ".join(f"{label + 1} {' '.join(map(str, box))}" for label, box in zip(*one, strict=True)) + "\n"
+        for n, one in enumerate(zip(labels_N5.tolist(), near_N54.tolist(), strict=True))
+    )
+    wnids = [IDS[-1 - label] for label in truth_N]
+    solution = "".join(
+        f"v{n}," + " ".join(f"{wnid} {' '.join(map(str, box))}" for box in boxes) + "\n"
+        for n, (wnid, boxes) in enumerate(zip(wnids, true_N24.tolist(), strict=True))
+    )
+    found = score(write(folder / "s.csv", HEADER + said), write(folder / "truth.csv", HEADER + solution))
+    wrong = [0, 0]
+    for label, labels_5, near_54, true_24 in zip(truth_N, labels_N5, near_N54, true_N24, strict=True):
+        end = torch.tensor([0, 0, 1, 1])
+        hits = boxes_of(torch.from_numpy(near_54) + end, torch.from_numpy(true_24) + end).amax(dim=1).numpy() >= 0.5
+        right_5 = hits & (labels_5 == label)
+        wrong[0] += not right_5[0]
+        wrong[1] += not right_5.any()
+    assert 0 < wrong[1] < wrong[0] < count
+    assert found.top1_localisation_error == pytest.approx(wrong[0] / count)
+    assert found.top5_localisation_error == pytest.approx(wrong[1] / count)

@@ -63,7 +63,8 @@ def test_an_error_in_a_file_is_exit_code_3(kaggle_set, put, capsys):
         (["runs/x", "photos", "--solution", "s.csv"], "go together"),
         (["--score", "s.csv", "--solution", "t.csv", "--format", "tiny"], "only Kaggle's form"),
         (["--check", "nowhere.csv"], "no such file"),
-        (["runs/x", ".", "--task", "localization"], "come later"),
+        (["runs/x", ".", "--method", "cam"], "add --task localization"),
+        (["p.parquet", ".", "--task", "localization"], "saved predictions hold classes and no boxes"),
     ],
 )
 def test_wrong_usage_is_exit_code_2_with_the_way_out(argv, said, capsys, tmp_path, monkeypatch):
@@ -102,3 +103,35 @@ def test_a_trained_run_gets_the_error_that_evaluate_gives(tmp_path, capsys, monk
         assert found["top5_error"] == pytest.approx(1 - summary["top5"], abs=1e-12)
     assert cli.run(["submit", "runs/x", "set", "--workers", "0", "--out", "test.csv"]) == 0
     assert cli.run(["submit", "--check", "test.csv", "--data", "set"]) == 0
+
+
+@pytest.mark.usefixtures("same_threads")
+def test_a_run_with_a_box_head_from_training_to_its_error(tmp_path, capsys, monkeypatch):
+    """Boxes of the head, and boxes of heatmaps that are cut as `localize` found best; both written, checked and scored."""
+    monkeypatch.chdir(tmp_path)
+    synthetic.make(Path("set"), layout="ilsvrc", classes=3, per_class=6, val_per_class=7)
+    small = ["--model", "resnet18", "--model.options.width", "8", "--model.options.stem", "small", "--img-size", "32"]
+    once = ["--batch-size", "9", "--epochs", "1", "--precision", "fp32", "--data.resident", "no", "--no-doctor"]
+    assert cli.run(["train", "set", "--name", "x", "--workers", "0", "--device", "cpu", "--boxes", "shared", *small, *once]) == 0
+    val = "set/ILSVRC/Data/CLS-LOC/val"
+    write = ["submit", "runs/x", val, "--task", "localization", "--workers", "0"]
+    assert cli.run([*write, "--method", "grad-cam"]) == 2
+    assert "nobody has fitted a threshold for grad-cam" in capsys.readouterr().err
+    assert cli.run([*write, "--method", "grad-cam", "--layer", "layer1", "--checkpoint", "last", "--raw"]) == 2
+    said = capsys.readouterr().err
+    assert "striate localize runs/x --method grad-cam --layer layer1 --checkpoint last --raw;" in said
+    assert not Path("submission.csv").exists()
+    assert cli.run(["localize", "runs/x", "--method", "grad-cam", "--workers", "0"]) == 0
+    assert "kept for submit: grad-cam of layer" in capsys.readouterr().out
+    for options, how in (([], "boxes: box head"), (["--method", "grad-cam"], "boxes: grad-cam of layer")):
+        capsys.readouterr()
+        assert cli.run([*write, *options, "--json"]) == 0
+        written = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert written["images"] == 21 and how in written["answered_by"]
+        assert cli.run(["submit", "--check", "submission.csv", "--data", val, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["defects"] == []
+        assert cli.run(["submit", "--score", "submission.csv", "--solution", "set/LOC_val_solution.csv", "--json"]) == 0
+        found = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert found["images"] == 21 and found["notes"] == []
+        assert found["top1_error"] <= found["top1_localisation_error"] <= 1
+        assert found["top5_error"] <= found["top5_localisation_error"] <= found["top1_localisation_error"]

@@ -113,11 +113,15 @@ def test_where_the_file_goes(route, kaggle_set, tmp_path, monkeypatch):
         submit(route, kaggle_set, tmp_path / "nowhere" / "s.csv")
 
 
-def test_what_comes_later_is_said(route, kaggle_set, tmp_path):
-    with pytest.raises(UserError, match="boxes of what is in a photo come later"):
-        submit(route, kaggle_set, tmp_path / "s.csv", task="localization")
+def test_a_task_or_views_that_there_are_not(route, kaggle_set, tmp_path):
+    with pytest.raises(UserError, match=r"--task localisation: expected classification or localization\. Did you mean 'localiz"):
+        submit(route, kaggle_set, tmp_path / "s.csv", task="localisation")
     with pytest.raises(UserError, match="--views 10crop"):
         submit(route, kaggle_set, tmp_path / "s.csv", views="10crop")
+    for options in ({"method": "cam"}, {"layer": "0"}, {"threshold": 0.2}):
+        with pytest.raises(UserError, match="are of boxes: add --task localization"):
+            submit(route, kaggle_set, tmp_path / "s.csv", **options)
+    assert not (tmp_path / "s.csv").exists()
 
 
 def test_a_pack_is_answered_for_in_its_own_pixels(tmp_path):

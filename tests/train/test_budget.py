@@ -198,6 +198,7 @@ class Machine:
             order=None,
             is_batched=False,
             on_device=None,
+            boxes=None,
             ranks=Ranks(),
         )
         records = []

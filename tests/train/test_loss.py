@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import namedtuple
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 from torch.nn import functional
+from torchvision.ops import generalized_box_iou_loss
 
 from striate.errors import UserError
 from striate.train import loss
@@ -159,3 +161,53 @@ def test_a_layer_that_does_not_exist_is_named_with_the_nearest() -> None:
         loss.penalised(model, ("blok1",))
     with pytest.raises(UserError, match="no layer 'relu' with a weight"):
         loss.penalised(model, ("relu",))
+
+
+# ---------------------------------------------------------------- boxes
+
+
+def _edges(boxes_B4: torch.Tensor) -> torch.Tensor:
+    """xyxy of centre and sides."""
+    return torch.cat([boxes_B4[:, :2] - boxes_B4[:, 2:] / 2, boxes_B4[:, :2] + boxes_B4[:, 2:] / 2], 1)
+
+
+def test_generalised_iou_is_torchvisions() -> None:
+    torch.manual_seed(0)
+    ours, theirs = _edges(torch.rand(2000, 4)), _edges(torch.rand(2000, 4))
+    reference = 1 - generalized_box_iou_loss(ours, theirs, eps=0.0)
+    torch.testing.assert_close(loss.generalised_iou(ours, theirs), reference, rtol=1e-4, atol=1e-5)
+
+
+def test_box_loss_by_hand() -> None:
+    """Of three images one has no box: it counts among the images and adds nothing."""
+    said = torch.tensor([[[0.5, 0.5, 0.5, 0.5]], [[0.5, 0.5, 1.0, 1.0]], [[0.1, 0.1, 0.1, 0.1]]], requires_grad=True)
+    targets = torch.tensor([[25.0, 25.0, 75.0, 75.0], [0.0, 0.0, 50.0, 100.0], [math.nan] * 4])
+    labels = torch.zeros(3, dtype=torch.int64)
+    # The first is right. Of the second the centre is 0.25 too far right, the width 0.5 too large; IoU is 0.5, and so is GIoU.
+    l2 = loss.boxes(said, targets, labels, 100, "l2")
+    assert l2.item() == pytest.approx((0.25**2 + 0.5**2) / 3)
+    giou = loss.boxes(said, targets, labels, 100, "giou")
+    assert giou.item() == pytest.approx((5 * 0.5 + 2 * 0.5) / 3)
+    (l2 + giou).backward()
+    assert said.grad is not None
+    assert said.grad.isfinite().all()
+    assert (said.grad[2] == 0).all()
+    assert loss.boxes(said[2:], targets[2:], labels[2:], 100, "giou").item() == 0.0
+
+
+@pytest.mark.parametrize("kind", ["l2", "giou"])
+def test_of_a_box_for_each_class_that_of_the_label_is_judged(kind: Literal["giou", "l2"]) -> None:
+    torch.manual_seed(1)
+    said, labels = torch.rand(4, 5, 4), torch.tensor([3, 0, 4, 3])
+    targets = 32 * _edges(torch.rand(4, 4).clamp(0.3, 0.6))
+    chosen = said[torch.arange(4), labels][:, None]
+    torch.testing.assert_close(loss.boxes(said, targets, labels, 32, kind), loss.boxes(chosen, targets, labels, 32, kind))
+    parts = [loss.boxes(said[half], targets[half], labels[half], 32, kind) for half in (slice(2), slice(2, 4))]
+    torch.testing.assert_close(loss.boxes(said, targets, labels, 32, kind), sum(parts) / 2)
+
+
+def test_boxes_are_no_head_of_classes_and_have_a_weight_of_their_own() -> None:
+    outputs = {"boxes": torch.zeros(2, 1, 4), "logits": torch.zeros(2, 3), "aux": torch.zeros(2, 3)}
+    assert list(loss.heads(outputs)) == ["main", "aux"]
+    losses = {"main": torch.tensor(1.0), "aux": torch.tensor(10.0), "boxes": torch.tensor(100.0)}
+    assert loss.total(losses, 0.3, 0.0, [], 2.0).item() == pytest.approx(1 + 3 + 200)

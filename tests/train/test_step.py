@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 from striate.data.loader import Batch
+from striate.models import heads
 from striate.ranks import Ranks
 from striate.train import layers, optim
+from striate.train import loss as losses
 from striate.train.step import Mixing, Outcome, Step
 from striate.view import View
 
@@ -53,6 +55,8 @@ def _step(model: nn.Module, **changes: Any) -> Step:
         "aux_weight": 0.3,
         "l2": 0.0,
         "l2_layers": (),
+        "box": "giou",
+        "box_weight": 1.0,
         "class_weights": None,
         "augmentation": None,
         "mixing": Mixing(0.0, 0.0, 1.0),
@@ -268,3 +272,24 @@ def test_a_single_image_is_not_counted_where_batch_norm_cannot_use_it() -> None:
     assert [_step(_model()).usable(count) for count in (0, 1, 2, 5)] == [0, 0, 2, 5]
     plain = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
     assert [_step(plain).usable(count) for count in (0, 1, 2)] == [0, 1, 2]
+
+
+def test_a_box_head_learns_with_its_weight_and_alike_in_micro_batches() -> None:
+    """The gradient of classes plus twice that of the boxes, whether the batch is computed at once or in two parts."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3))
+    reference = heads.with_boxes(network, "per-class", 3, 8, 3, "it").train()
+    batch = _batch()
+    batch.boxes = torch.tensor([[1.0, 2.0, 6.0, 7.0]] * 6 + [[float("nan")] * 4] * 2)
+    said = reference((batch.images / 255 - 0.5) / 0.25)
+    classes = nn.functional.cross_entropy(said["logits"], batch.labels)
+    boxes = losses.boxes(said["boxes"], batch.boxes, batch.labels, 8, "giou")
+    (classes + 2 * boxes).backward()
+    for accumulate in (1, 2):
+        ours = copy.deepcopy(reference)
+        ours.zero_grad()
+        outcome = _take(_step(ours, accumulate=accumulate, box_weight=2.0), batch, 0, 0.0, look=True)
+        assert outcome.losses == pytest.approx({"main": classes.item(), "boxes": boxes.item()}, rel=1e-5)
+        assert outcome.loss == pytest.approx((classes + 2 * boxes).item(), rel=1e-5)
+        for (name, one), other in zip(ours.named_parameters(), reference.parameters(), strict=True):
+            torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-6, msg=name)

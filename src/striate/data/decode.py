@@ -537,6 +537,39 @@ def _rgb(image: Image.Image, odd: Counter[str]) -> Pixels:
 # ---------------------------------------------------------------- EXIF orientation
 
 
+def orientation(content: bytes | Pixels) -> int:
+    """The EXIF orientation, 1 to 8, that `as_stored` tells of what a store holds, decoding nothing; stored pixels have 1.
+
+    Raises BadImage as `header` does.
+    """
+    if isinstance(content, np.ndarray):
+        return 1
+    first, jpeg = _recognised(content)
+    if jpeg is not None:
+        return _orientation(jpeg.exif)
+    if first.format == "PNG":
+        return _orientation(_png_exif(content))
+    if first.format != "WEBP":
+        return 1  # GIF and BMP have no place for it
+    try:
+        return _orientation(WebPImageFile(io.BytesIO(content)).info.get("exif", b""))
+    except Exception as error:  # as in `as_stored`
+        raise BadImage(f"{first.format}: {' '.join(str(error).split()) or type(error).__name__}") from error
+
+
+def _png_exif(data: bytes) -> bytes:
+    """The TIFF structure of an eXIf chunk, or nothing; it may stand before or after the pixels."""
+    found, at = b"", 8
+    while at + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, at)
+        if name == b"eXIf":
+            found = data[at + 8 : at + 8 + length]
+        if name == b"IEND":
+            break
+        at += 12 + length
+    return found
+
+
 def _orientation(exif: bytes) -> int:
     """Tag 0x112 of the first directory of an EXIF block, 1 when absent or out of range.
 

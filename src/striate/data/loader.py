@@ -29,11 +29,12 @@ from numpy.typing import NDArray
 from striate import machine
 from striate.data import photo, resample, views
 from striate.data.augment import apply, draw
+from striate.data.augment import boxes as boxes_of
 from striate.data.augment.draw import Augmentation, Drawn
 from striate.data.batched.plan import Plan, planned
 from striate.data.crew import Failed, Note, Slab, Stuck, notes_bytes, processes_in_order, threads_in_order
 from striate.data.decode import BadImage, Pixels
-from striate.data.index import Index
+from striate.data.index import Boxes, Index
 from striate.data.order import Order, Rows, steps_per_epoch
 from striate.data.photo import Photo, Windowed
 from striate.data.resample import Resampler
@@ -80,6 +81,7 @@ class Batch:
 
     images: [B, 3, S, S] uint8 in channels_last memory. labels, indices (rows of the index): [B] int64. keys: B of them.
     bad: (key, reason) of images that were meant to be here and cannot be used; B counts only the others.
+    boxes: None; or where the object is in each view, [B, 4] float32 xyxy in its pixels, four NaN where it is not known.
     plan: None; or what `batched.apply` makes the images of. Then `images` are photos as stored, uint8 [B, H, W, 3] with
     smaller ones padded, or every photo of the set, [N, H, W, 3], already on the device.
     """
@@ -90,6 +92,7 @@ class Batch:
     keys: tuple[str, ...]
     bad: tuple[tuple[str, str], ...]
     plan: Plan | None = None
+    boxes: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -137,10 +140,14 @@ def _photo(source: Source, i: int) -> Photo:
 
 
 class _Filled(NamedTuple):
-    """What a job left: (position, reason) of its bad images, and where the device does the work the others' parameters."""
+    """What a job left: (position, reason) of its bad images, and of the others what the batch brings beside pixels.
+
+    drawn: their parameters, where the device does the work. boxes: where their objects are, where that is asked for.
+    """
 
     bad: list[tuple[int, str]]
     drawn: list[Drawn]
+    boxes: list[NDArray[np.float32]]
 
 
 class _Rooms:
@@ -175,6 +182,7 @@ class _Training:
     source: Source
     augmentation: Augmentation
     seed: int
+    boxes: Boxes | None
 
     @property
     def size_px(self) -> int:
@@ -191,22 +199,25 @@ class _Training:
         """Writes the images."""
         indices_n = rows.rows_b
         uniforms_nD = draw.draw(self.seed, rows.epoch, rows.counters_b)
-        is_still = self.augmentation.crop == "resize" and self.augmentation.is_plain
+        is_still = self.augmentation.crop == "resize" and self.augmentation.is_plain and self.boxes is None
         if is_still and (all_NSS3 := _all_of(self.source, self.size_px)) is not None:
             np.take(all_NSS3, indices_n, axis=0, out=pixels_nSS3, mode="clip")
             is_flipped_n = draw.is_flipped(self.augmentation, uniforms_nD)
             flipped_mSS3 = pixels_nSS3[is_flipped_n]
             resample.mirror(flipped_mSS3, self.resampler)
             pixels_nSS3[is_flipped_n] = flipped_mSS3
-            return _Filled([], [])
-        bad = []
+            return _Filled([], [], [])
+        filled = _Filled([], [], [])
         for position, row in enumerate(indices_n.tolist()):
             note(row)
             try:
-                apply.fill(pixels_nSS3[position], _photo(self.source, row), self.augmentation, uniforms_nD[position])
+                drawn = apply.fill(pixels_nSS3[position], _photo(self.source, row), self.augmentation, uniforms_nD[position])
             except BadImage as error:
-                bad.append((position, error.reason))
-        return _Filled(bad, [])
+                filled.bad.append((position, error.reason))
+                continue
+            if self.boxes is not None:
+                filled.boxes.append(boxes_of.target(self.boxes.of(row), drawn, self.size_px))
+        return filled
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,6 +230,7 @@ class _Planning:
     source: Resident
     augmentation: Augmentation
     seed: int
+    boxes: Boxes | None
     on_device: torch.Tensor | None
     resampler: ClassVar[Resampler] = "pillow"
 
@@ -233,7 +245,7 @@ class _Planning:
 
     def fill(self, rows: Rows, pixels_nHW3: Pixels, note: Note) -> _Filled:
         """Writes the photos, each into its upper left corner."""
-        filled = _Filled([], [])
+        filled = _Filled([], [], [])
         uniforms_nD = draw.draw(self.seed, rows.epoch, rows.counters_b)
         for position, row in enumerate(rows.rows_b.tolist()):
             note(row)
@@ -246,6 +258,8 @@ class _Planning:
                 filled.bad.append((position, error.reason))
                 continue
             filled.drawn.append(drawn)
+            if self.boxes is not None:
+                filled.boxes.append(boxes_of.target(self.boxes.of(row), drawn, self.size_px))
             if self.on_device is None:
                 pixels_nHW3[position, :height, :width] = photo_HW3
         return filled
@@ -272,7 +286,7 @@ class _Viewing:
         is_final = isinstance(self.source.prepare, View)
         if is_final and (all_NSS3 := _all_of(self.source, self.size_px)) is not None:
             np.take(all_NSS3, indices_n, axis=0, out=pixels_nSS3, mode="clip")
-            return _Filled([], [])
+            return _Filled([], [], [])
         bad = []
         for position, row in enumerate(indices_n.tolist()):
             note(row)
@@ -281,7 +295,7 @@ class _Viewing:
                 pixels_nSS3[position] = stored if is_final else views.apply(stored, self.view)
             except BadImage as error:
                 bad.append((position, error.reason))
-        return _Filled(bad, [])
+        return _Filled(bad, [], [])
 
 
 def _all_of(source: Source, size_px: int) -> Pixels | None:
@@ -338,6 +352,7 @@ class _Open:
     parts_left: int
     bad: list[tuple[int, str]]
     drawn: list[Drawn]
+    boxes: list[NDArray[np.float32]]
 
 
 def _batches(
@@ -364,7 +379,7 @@ def _batches(
             firsts = range(0, len(indices_B), chunk)
             # Images of processes arrive in the slab and are copied at the end.
             images = torch.empty(0, dtype=torch.uint8) if in_processes else memory.take(filler.shape(indices_B))
-            is_open.append(_Open(indices_B, images, len(firsts), [], []))
+            is_open.append(_Open(indices_B, images, len(firsts), [], [], []))
             rooms[number] = images.numpy()
             for first in firsts:
                 counters_n = rows.counters_b[first : first + chunk]
@@ -403,6 +418,7 @@ def _batches(
             current = is_open[0]
             current.bad += [(first + position, reason) for position, reason in filled.bad]
             current.drawn += filled.drawn
+            current.boxes += filled.boxes
             current.parts_left -= 1
             first += chunk
             if current.parts_left == 0:
@@ -437,6 +453,7 @@ def _closed(filled: _Open, index: Index, filler: _Filler) -> Batch:
         there = filler.on_device
         plan = planned(filled.drawn, filler.size_px, None if there is None else indices)
         images = images_BHW3 if there is None else there
+    has_boxes = isinstance(filler, _Training | _Planning) and filler.boxes is not None
     return Batch(
         images=images,
         labels=torch.from_numpy(index.labels[indices_B].astype(np.int64)),
@@ -444,6 +461,7 @@ def _closed(filled: _Open, index: Index, filler: _Filler) -> Batch:
         keys=tuple(index.keys[i] for i in indices_B.tolist()),
         bad=bad,
         plan=plan,
+        boxes=torch.from_numpy(np.array(filled.boxes, np.float32).reshape(-1, 4)) if has_boxes else None,
     )
 
 
@@ -459,12 +477,14 @@ def train_batches(
     batched: bool = False,
     on_device: torch.Tensor | None = None,
     pin_memory: bool = False,
+    boxes: Boxes | None = None,
 ) -> Generator[Batch]:
     """One batch for each step from first_step to last_step - 1 (None: without end), a pure function of (order, step).
 
     A bad image makes its batch smaller, never another one. Close the generator to end its workers at once.
     batched: with photos as stored and a plan, of which `batched.apply` makes the same images. on_device: every photo of the
     source, as `Resident.on` gives them; then a batch brings its plan only. pin_memory: for a GPU, see `_Rooms`.
+    boxes: of the photos as the source gives them (`data.boxes.seen`); each batch then brings where its views have them.
     Raises ResourceError when a worker dies, or when no image is finished for timeout_s; DataError naming the file for
     an exception that nobody expected; UserError when there are fewer images than the order's batch_size, or where batched
     has no images in memory or another resampler than Pillow's.
@@ -475,12 +495,12 @@ def train_batches(
     plans = (order.step(step) for step in steps)
     if isinstance(source, Resident) and augmentation.size_px <= _ONE_THREAD_PX:
         workers = Workers("threads", min(1, workers.count))
-    filler: _Filler = _Training(source, augmentation, order.seed)
+    filler: _Filler = _Training(source, augmentation, order.seed, boxes)
     if batched:
         if not isinstance(source, Resident):
             raise UserError("--augment.execution batched: needs the images in memory; add --data.resident yes, or leave it out.")
         resample.chosen(augmentation.resampler, augmentation.interpolation, batched=True)
-        filler = _Planning(source, augmentation, order.seed, on_device)
+        filler = _Planning(source, augmentation, order.seed, boxes, on_device)
     return _batches(filler, index, plans, order.part_size, workers, timeout_s, pin_memory)
 
 

@@ -14,8 +14,9 @@ from striate.data.layouts.splits import Splits
 from striate.data.loader import Streaming, Workers, ordered_batches, train_batches
 from striate.doctor import passes
 from striate.doctor.patient import Batches, Patient
-from striate.errors import DataError
+from striate.errors import DataError, UserError
 from striate.measure.plan import Forecast
+from striate.models.heads import classifier_of
 from striate.ranks import Ranks
 from striate.recipe import Recipe
 from striate.run.folder import Run
@@ -41,8 +42,10 @@ def patient(
     """The network of a training as it starts, on the device, with its first images as the recipe augments them.
 
     recipe: resolved. run: a folder with classes.json and view.json. seconds: most time for the examination, from now on.
-    Raises what `build` raises, and DataError when no image of the first batches can be read.
+    A box head is left out: what is judged is the classifier.
+    Raises what `build` raises, DataError when no image of the first batches can be read, and as `refuse_box_head_alone`.
     """
+    refuse_box_head_alone(recipe)
     began = time.monotonic()
     training = begin_or_resume(recipe, run, splits, device, workers, Ranks())
     train = _train_batches(training)
@@ -53,7 +56,7 @@ def patient(
         )
     loss = passes.summed(recipe.loss.aux_weight, recipe.loss.smoothing)
     return Patient(
-        training.state.model,
+        classifier_of(training.state.model),
         *first,
         train,
         loss,
@@ -69,6 +72,15 @@ def patient(
         began=began,
         forecast=forecast,
     )
+
+
+def refuse_box_head_alone(recipe: Recipe) -> None:
+    """Raises UserError where the classifier is frozen: then nothing trains that a rule knows of."""
+    if recipe.optim.freeze == "classifier":
+        raise UserError(
+            "doctor: with --freeze classifier only the box head is trained, and no rule looks at that. Ask about the run "
+            "that the weights are from."
+        )
 
 
 def limit_s(patient: Patient, recipe: Recipe, budget_s: float | None) -> float:

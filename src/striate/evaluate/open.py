@@ -73,6 +73,7 @@ def evaluate(
     """
     if isinstance(network, Run) or (weights is None and _is_folder(network)):
         run = _as_run(network)
+        _refuse_for_run(run, weights, size_px)
         if data is None and split in {None, "val"}:
             index = _own_validation(run)
         else:
@@ -236,12 +237,15 @@ def ready(
     """The network, or the two, that will answer for photos: loaded once, for any number of calls of `predict`.
 
     network: a run or its folder, or a network's name; weights, size_px: as in `evaluate`, "default" where none are given.
+    Raises UserError for an unknown name, and for weights or size_px with a run, which has its own.
     """
     if isinstance(network, Run) or (weights is None and _is_folder(network)):
-        return _route(network, grey, checkpoint, raw)
+        run = _as_run(network)
+        _refuse_for_run(run, weights, size_px)
+        return _route(run, grey, checkpoint, raw)
     if grey is not None:
         raise UserError(f"{network}: --grey goes with a run as the network for colour; give the folder of a run.")
-    catalog.option_names(str(network))  # an unknown name is named as such
+    _refuse_unknown(str(network))
     return Route(from_weights(str(network), "default" if weights is None else weights, None, size_px, _home(str(network))))
 
 
@@ -322,7 +326,7 @@ def _named_data(
     """The images that a network of a name is scored on. Raises UserError where something is missing."""
     if grey is not None:
         raise UserError(f"{network}: --grey goes with a run as the network for colour; give the folder of a run.")
-    catalog.option_names(network)  # an unknown name is named as such
+    _refuse_unknown(network)
     if weights is None:
         raise UserError(
             f"{network}: a network by name needs --weights FILE, or --weights default for the published ones; to score a "
@@ -356,6 +360,34 @@ def _as_run(run: str | Path | Run) -> Run:
 def _route(network: str | Path | Run, grey: str | Path | Run | None, checkpoint: str, raw: bool) -> Route:
     second = None if grey is None else from_run(_as_run(grey), checkpoint, raw)
     return Route(from_run(_as_run(network), checkpoint, raw), second)
+
+
+def _refuse_for_run(run: Run, weights: str | None, size_px: int | None) -> None:
+    """Raises UserError for what goes with a network by name only."""
+    if weights is not None:
+        raise _weights_of_run(run.path)
+    if size_px is not None:
+        raise UserError(
+            f"{run.path}: --img-size goes with a network by name; a run looks at photos as it was trained, at "
+            f"{run.view.size_px} px. Leave it out."
+        )
+
+
+def _refuse_unknown(name: str) -> None:
+    """Raises UserError for what is no network's name; where it is that of a run's folder, with the way out."""
+    try:
+        catalog.option_names(name)
+    except UserError as error:
+        if (Path(name) / "recipe.json").is_file():
+            raise _weights_of_run(name) from error
+        raise
+
+
+def _weights_of_run(name: str | Path) -> UserError:
+    return UserError(
+        f"{name}: a run has its own weights, so --weights does not go with its folder. Leave it out: --checkpoint best, last or "
+        "step-N says which ones, --raw takes them without averaging."
+    )
 
 
 def _home(name: str) -> Path:

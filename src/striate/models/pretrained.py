@@ -92,11 +92,14 @@ def put_into(model: nn.Module, name: str, source: Weights, *, fresh_head: bool, 
     """As `load_into`, with a source that is open."""
     own = {weights.plain(key): tensor for key, tensor in model.state_dict().items()}
     fresh = heads.of(name, options or {}) if fresh_head else ()
-    fitted = keys.fit(source.tensors, {key: tensor.shape for key, tensor in own.items()}, fresh)
+    classes_only = {key: tensor for key, tensor in source.tensors.items() if not key.startswith(f"{heads.BOX_HEAD}.")}
+    fitted = keys.fit(classes_only, {key: tensor.shape for key, tensor in own.items()}, fresh)
     weights.refuse_non_finite(fitted.tensors, source.where)
     stay = {key: own[key] for key in (*fresh, *fitted.kept)}
     weights.put(model, {**fitted.tensors, **stay}, source.where, source.variant)
     notes = [*source.notes, *fitted.notes]
+    if len(classes_only) < len(source.tensors):
+        notes.append("The box head of the weights is left out; with --boxes a new one is trained.")
     if fresh:
         notes.append(f"The head is new and starts untrained: {', '.join(fresh)}.")
     variant = weights.variant_of(model)

@@ -18,7 +18,7 @@ from striate.classes import Classes
 from striate.data.index import Index
 from striate.errors import CheckpointError, UserError
 from striate.files import read_json, write_json
-from striate.models import catalog, grey, weights
+from striate.models import catalog, grey, heads, weights
 from striate.recipe import Recipe
 from striate.run import checkpoint, lock, log
 from striate.run.checkpoint import Checkpoint
@@ -200,7 +200,20 @@ def averaging(recipe: Recipe) -> Literal["EMA", "SWA"]:
 
 
 def build_model(recipe: Recipe, class_count: int) -> torch.nn.Module:
-    """The network that a resolved recipe names, freshly initialised."""
+    """The network that a resolved recipe names, freshly initialised, with its box head if it is to have one."""
+    return with_box_head(build_classifier(recipe, class_count), recipe, class_count)
+
+
+def with_box_head(model: torch.nn.Module, recipe: Recipe, class_count: int) -> torch.nn.Module:
+    """The network with the box head that the recipe asks for, or as it is. Raises UserError where it has no grid of features."""
+    m, d = recipe.model, recipe.data
+    if m.boxes == "none":
+        return model
+    return heads.with_boxes(model, m.boxes, class_count, d.size_px, 1 if d.colour == "grey" else 3, m.name)
+
+
+def build_classifier(recipe: Recipe, class_count: int) -> torch.nn.Module:
+    """The network that a resolved recipe names, freshly initialised, without a box head."""
     options = dict(recipe.model.options)
     if "size_px" in catalog.option_names(recipe.model.name):
         options.setdefault("size_px", recipe.data.size_px)  # networks with a flattened grid need the input's side

@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -62,12 +63,12 @@ class Table:
 # ---------------------------------------------------------------- writing
 
 
-def text(answers: Iterable[tuple[str, Sequence[int], Box]]) -> str:
-    """The whole file, from (ImageId, labels best first, the one box of all of them) of each image."""
+def text(answers: Iterable[tuple[str, Sequence[int], Sequence[Box]]]) -> str:
+    """The whole file, from (ImageId, labels best first, a box for each of them) of each image."""
     said = [HEADER]
-    for image_id, labels, box in answers:
-        corners = " ".join(map(str, box))
-        said.append(f"{image_id}," + " ".join(f"{label} {corners}" for label in labels[:MOST]))
+    for image_id, labels, boxes in answers:
+        pairs = zip(labels, boxes, strict=True)
+        said.append(f"{image_id}," + " ".join(f"{label} {x0} {y0} {x1} {y1}" for label, (x0, y0, x1, y1) in islice(pairs, MOST)))
     return "\n".join(said) + "\n"
 
 

@@ -1,4 +1,7 @@
-"""From a network, or from saved predictions, to the file that a challenge's server takes: one row for every test image."""
+"""From a network, or from saved predictions, to the file that a challenge's server takes: one row for every test image.
+
+For classification every label has the whole photo as its box; for localisation a box of its own, as `places` makes them.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -15,14 +18,16 @@ from striate.classes import Classes, listed
 from striate.data.index import Index
 from striate.data.layouts.detect import place_of
 from striate.data.loader import Streaming, Workers
-from striate.errors import DataError, UserError
+from striate.errors import DataError, UserError, nearest
 from striate.evaluate import metrics, view_sets
 from striate.evaluate.open import ready
 from striate.evaluate.route import Route, Watch, ask
+from striate.localize import kept
 from striate.predictions import Predictions
 from striate.run.folder import Run
-from striate.submission import images, kaggle, labels, tiny
+from striate.submission import images, kaggle, labels, places, tiny
 from striate.submission.check import Format
+from striate.submission.images import Box
 
 Task = Literal["classification", "localization"]
 DEFAULT_OUT: Mapping[Format, str] = {"kaggle": "submission.csv", "tiny": "submission.txt"}
@@ -32,7 +37,8 @@ DEFAULT_OUT: Mapping[Format, str] = {"kaggle": "submission.csv", "tiny": "submis
 class Submission:
     """What was written. filled: (key, reason) of images that nobody could look at; their row is `stand_in`, a class id.
 
-    answered_by: the weights and the view, or the file of predictions. numbering: where the labels stand; empty for wnids.
+    answered_by: the weights and the view, or the file of predictions; and how boxes were made. numbering: where the labels
+    stand; empty for wnids.
     """
 
     path: Path
@@ -70,6 +76,9 @@ def submit(
     out: str | Path | None = None,
     *,
     task: Task = "classification",
+    method: str = "auto",
+    layer: str | None = None,
+    threshold: float | None = None,
     format: Format = "kaggle",
     mapping: str | Path | None = None,
     views: str = "center",
@@ -85,22 +94,32 @@ def submit(
     network: as for `predict`, or a predictions.parquet, whose rows are joined to the images by file name.
     data: the test images: their folder, or the whole of ILSVRC or Tiny ImageNet. mapping: LOC_synset_mapping.txt, if it does not
     lie beside or above them; without any, labels are the order of the network's sorted class ids, and a note says so.
-    Each of the five labels has the whole photo as its box. An image that cannot be read gets a row with one label, the most
-    frequent first guess of the others, because a file that lacks a row is refused as a whole.
+    task: for "classification" each of the five labels has the whole photo as its box; for "localization" each has its own, in
+    pixels of the photo as stored: from a box head or cut from a heatmap. method, layer, threshold: how, as `places.planned` takes
+    them; without a threshold maps are cut as `striate localize` found best for this run.
+    An image that cannot be read gets a row with one label, the most frequent first guess of the others, and the whole photo,
+    because a file that lacks a row is refused as a whole.
     views: how each image is looked at, a name of `view_sets`.
     watch: called with (images done, images) now and then; it may raise to stop.
     Raises UserError, DataError (no image could be looked at; two have one name), CheckpointError, NonFiniteError.
     """
-    if task != "classification":
-        raise UserError(
-            f"--task {task}: boxes of what is in a photo come later; --task classification gives whole photos as boxes."
-        )
+    if task not in get_args(Task):
+        raise UserError(f"--task {task}: expected {' or '.join(get_args(Task))}.{nearest(task, get_args(Task))}")
     # All that can be refused is refused before the first photo is looked at.
+    if task == "localization":
+        _expect_one_view_of_one_network(network, format, views, precision)
+    elif (method, layer, threshold) != ("auto", None, None):
+        raise UserError("--method, --layer and --threshold are of boxes: add --task localization, or leave them out.")
     place = place_of(data)
     path = _writable(Path(DEFAULT_OUT[format] if out is None else out), place)
     source = _opened(network, checkpoint, raw)
     classes = source.classes if isinstance(source, Predictions) else source.colour.classes
     assert classes is not None
+    plan = None
+    if task == "localization" and isinstance(source, Route):
+        if isinstance(network, Route):  # loaded by somebody else, who knows what was asked for
+            checkpoint, raw = source.colour.checkpoint, source.colour.weights == "raw"
+        plan = places.planned(source, method, layer, threshold, checkpoint, raw)
     notes: list[str] = []
     numbering = _numbering(classes, None if mapping is None else Path(mapping), place, notes) if format == "kaggle" else None
     label_K = None if numbering is None else numbering.labels_of(classes)
@@ -112,24 +131,35 @@ def submit(
     if index.stored and format == "kaggle":
         notes.append(f"the images are packed as {index.stored}: boxes are in pixels of these, not of the photos")
 
+    boxes: list[list[Box]] | None = None
     if isinstance(source, Predictions):
         found, filled = _joined(source, index, str(network))
         answered_by = f"predictions of {network}" + (f" ({source.protocol})" if source.protocol else "")
+        keys, best_MA = found.keys, metrics.top_k(found.scores, kaggle.MOST)
+    elif plan is not None:
+        said = places.placed(source.colour, plan, index, device, workers, watch)
+        keys, best_MA, boxes, filled = list(said.found.keys), said.found.answers_NA, said.boxes, list(said.found.bad)
+        answered_by = f"{_who(source, views)}, {plan.describe(said.found.layer)}"
+        notes += [*source.colour.notes, *_of_boxes(plan, said, source)]
     else:
         found, filled = _asked(source, index, views, precision, device, workers, watch)
-        looking = "" if views == "center" else f"{view_sets.named(views, source.colour.view).describe()}, "
-        answered_by = f"{source.colour.weights} weights of {source.colour.checkpoint}, {looking}{source.colour.view.describe()}"
+        answered_by = _who(source, views)
         notes += source.colour.notes
-    if not len(found):
+        keys, best_MA = found.keys, metrics.top_k(found.scores, kaggle.MOST)
+    if not len(keys):
         reasons = listed([f"{key} ({reason})" for key, reason in filled], 3)
         raise DataError(f"{place}: none of the {len(index):,} images could be looked at: {reasons}. Nothing is written.")
-    best_M5 = metrics.top_k(found.scores, kaggle.MOST)
-    stand_in = int(np.bincount(best_M5[:, 0]).argmax())  # of several the lowest class number, as everywhere
-    row_of = {key: row for row, key in enumerate(found.keys)}
-    guesses = [best_M5[row_of[key]] if key in row_of else np.asarray([stand_in]) for key in index.keys]
+    stand_in = int(np.bincount(best_MA[:, 0]).argmax())  # of several the lowest class number, as everywhere
+    row_of = {key: row for row, key in enumerate(keys)}
+    guesses = [best_MA[row_of[key]] if key in row_of else np.asarray([stand_in]) for key in index.keys]
     if label_K is not None:
-        boxes = (images.whole(images.sides(index, row)) for row in range(len(index)))
-        rows = zip(names, (label_K[guess].tolist() for guess in guesses), boxes, strict=True)
+        rows = []
+        for row, (key, name, guess) in enumerate(zip(index.keys, names, guesses, strict=True)):
+            if boxes is not None and key in row_of:
+                of_each = boxes[row_of[key]]
+            else:
+                of_each = [images.whole(images.sides(index, row))] * len(guess)
+            rows.append((name, label_K[guess].tolist(), of_each))
         text = kaggle.text(rows)
     else:
         text = tiny.text((name, classes.ids[guess[0]]) for name, guess in zip(names, guesses, strict=True))
@@ -166,6 +196,44 @@ def _opened(network: str | Path | Run | Route, checkpoint: str, raw: bool) -> Pr
     if Path(network).suffix == ".parquet":
         return predictions.read(Path(network))
     return ready(network, checkpoint=checkpoint, raw=raw)
+
+
+def _expect_one_view_of_one_network(
+    network: str | Path | Run | Route, format: Format, views: str, precision: machine.Precision
+) -> None:
+    """Raises UserError for whatever has no boxes, or no single one for an answer."""
+    if format != "kaggle":
+        raise UserError(f"--task localization --format {format}: only Kaggle's form has boxes. Leave --format out, or --task.")
+    if isinstance(network, (str, Path)) and Path(network).suffix == ".parquet":
+        raise UserError(
+            f"{network}: saved predictions hold classes and no boxes; boxes need the network and the photos. Give the run: "
+            "striate submit RUN TESTDIR --task localization"
+        )
+    if views != "center":
+        raise UserError(f"--views {views}: boxes are of one view of a photo. With --task localization leave --views out.")
+    if precision not in ("fp32", "auto"):
+        raise UserError(f"--precision {precision}: boxes are made in fp32. With --task localization leave --precision out.")
+
+
+def _who(route: Route, views: str) -> str:
+    network = route.colour
+    looking = "" if views == "center" else f"{view_sets.named(views, network.view).describe()}, "
+    return f"{network.weights} weights of {network.checkpoint}, {looking}{network.view.describe()}"
+
+
+def _of_boxes(plan: places.Plan, said: places.Placed, route: Route) -> list[str]:
+    """What is said of boxes beside how they were made."""
+    notes = []
+    if plan.cut is not None:
+        fitted = "as given, not fitted"
+        if plan.fit is not None:
+            fitted = f"of {route.colour.home / kept.NAME}, fitted on {plan.fit.origin()}"
+        notes.append(f"the threshold is {fitted}")
+    if said.turned:
+        notes.append(
+            f"{said.turned:,} photos were seen turned by their EXIF orientation; their boxes are of the photos as stored"
+        )
+    return notes
 
 
 def _numbering(classes: Classes, given: Path | None, place: Path, notes: list[str]) -> labels.Numbering:

@@ -11,10 +11,11 @@ import torch
 
 from striate import machine
 from striate.classes import Classes
+from striate.data import boxes as boxes_of
 from striate.data import resident
 from striate.data.augment import colour
 from striate.data.augment.draw import Augmentation
-from striate.data.index import Index
+from striate.data.index import Boxes, Index
 from striate.data.layouts.splits import Splits
 from striate.data.loader import Source, Streaming, Workers
 from striate.data.order import BLOCK_ROWS, Order, bounds, steps_per_epoch
@@ -25,7 +26,7 @@ from striate.models import grey, heads, pretrained, sizes
 from striate.ranks import Ranks
 from striate.recipe import Recipe, change, seconds
 from striate.run import checkpoint
-from striate.run.folder import Run, build_model
+from striate.run.folder import Run, build_classifier, with_box_head
 from striate.train import average, budget, layers, optim, schedule
 from striate.train import loss as losses
 from striate.train.state import State
@@ -50,6 +51,7 @@ class Images:
 class Training:
     """Everything that `build` put together from a recipe and a run folder.
 
+    boxes: of the training images as their source gives them, where there is a box head to train.
     begun_with: the trained weights that went in just now, as {"weights": where from, "weights_digest": SHA-256}.
     """
 
@@ -59,6 +61,7 @@ class Training:
     view: View
     train: Index
     source: Source
+    boxes: Boxes | None
     scored: list[Images]
     augmentation: Augmentation
     is_batched: bool
@@ -116,6 +119,7 @@ def begin_or_resume(recipe: Recipe, run: Run, splits: Splits, device: torch.devi
     with ranks.together():
         if source is not None:
             model = _with_weights(model, source, recipe, run, notes)
+        model = _with_box_head(model, recipe, run)
         training = _put_together(recipe, run, splits, model, device, workers, ranks, notes)
     if source is not None:
         training.begun_with = {"weights": source.where, "weights_digest": source.digest}
@@ -125,9 +129,15 @@ def begin_or_resume(recipe: Recipe, run: Run, splits: Splits, device: torch.devi
 
 
 def _fresh_network(recipe: Recipe, run: Run) -> torch.nn.Module:
-    """The network on the CPU with its initial weights, which only the recipe decides."""
+    """The network on the CPU with its initial weights, which only the recipe decides; its box head comes later."""
     machine.forget_global_randomness(machine.stream_seed(recipe.optim.seed, "initial weights"))
-    return build_model(recipe, len(run.classes.ids))
+    return build_classifier(recipe, len(run.classes.ids))
+
+
+def _with_box_head(model: torch.nn.Module, recipe: Recipe, run: Run) -> torch.nn.Module:
+    """The network with a fresh box head, if the recipe asks for one. Its draws are its own: the network's stay as they were."""
+    machine.forget_global_randomness(machine.stream_seed(recipe.optim.seed, "initial box head"))
+    return with_box_head(model, recipe, len(run.classes.ids))
 
 
 def _weights(recipe: Recipe, ranks: Ranks) -> pretrained.Weights | None:
@@ -239,6 +249,8 @@ def _put_together(
         aux_weight=recipe.loss.aux_weight,
         l2=recipe.loss.l2,
         l2_layers=recipe.loss.l2_layers,
+        box=recipe.loss.box,
+        box_weight=recipe.loss.box_weight,
         class_weights=class_weights.to(device) if class_weights is not None else None,
         augmentation=augmentation if is_batched else None,
         mixing=Mixing(recipe.augment.mixup, recipe.augment.cutmix, recipe.augment.mix_share),
@@ -267,6 +279,7 @@ def _put_together(
     if recipe.data.order == "blocks":
         splits = replace(splits, train=in_blocks(splits.train, BLOCK_ROWS))
     source = Streaming(splits.train, recipe.data.exif == "on", recipe.data.shrink_px)
+    boxes = _boxes(recipe, splits.train, notes)
     return Training(
         recipe,
         run,
@@ -274,6 +287,7 @@ def _put_together(
         view,
         splits.train,
         source,
+        boxes,
         [],
         augmentation,
         is_batched,
@@ -288,6 +302,19 @@ def _put_together(
         notes,
         None,
     )
+
+
+def _boxes(recipe: Recipe, train: Index, notes: list[str]) -> Boxes | None:
+    """The boxes that a box head learns from. Raises DataError where there are none, or one that cannot be."""
+    if recipe.model.boxes == "none":
+        return None
+    found = boxes_of.seen(train, recipe.data.exif == "on", recipe.data.shrink_px)
+    without = int((np.diff(found.rows) == 0).sum())
+    if without:
+        notes.append(
+            f"--boxes {recipe.model.boxes}: {without:,} of {len(train):,} training images have no box; they train classes."
+        )
+    return found
 
 
 def optimizer_of(recipe: Recipe, model: torch.nn.Module, lr: float, rates: dict[str, float]) -> torch.optim.Optimizer:
@@ -312,7 +339,9 @@ def optimizer_of(recipe: Recipe, model: torch.nn.Module, lr: float, rates: dict[
 def _tuned(model: torch.nn.Module, recipe: Recipe, notes: list[str]) -> dict[str, float]:
     """Freezes what the recipe freezes; returns the factor of each parameter's rate, empty where all are the same."""
     o, name, options = recipe.optim, recipe.model.name, recipe.model.options
-    head = heads.of(name, options) if o.freeze == "backbone" or (o.head_lr, o.layer_decay) != (1, 1) else ()
+    head = tuple(key for key, _ in model.named_parameters() if key.startswith(f"{heads.BOX_HEAD}."))
+    if o.freeze == "backbone" or (o.freeze != "classifier" and (o.head_lr, o.layer_decay) != (1, 1)):
+        head += heads.of(name, options)
     layers.freeze(model, o.freeze, head)
     if o.freeze != "none":
         notes.append(layers.frozen_in_words(model, o.freeze))

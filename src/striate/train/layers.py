@@ -22,8 +22,9 @@ _SHOWN = 24
 def freeze(model: nn.Module, wanted: str, head: Collection[str]) -> None:
     """Takes layers out of the training: their parameters get no gradient, their batch norms stay in evaluation mode.
 
-    wanted: "none"; "backbone", which is all but the layers that hold the head; or "until:LAYER", that layer and all that
-    are registered before it. head: names of the head's parameters, of the auxiliary ones too.
+    wanted: "none"; "backbone" or "classifier", which is all but the layers that hold the head; or "until:LAYER", that layer and
+    all that are registered before it. head: names of the head's parameters, of the auxiliary ones too; for "classifier" those of
+    the box head alone.
     Dropout goes on in frozen layers: it is for the sake of those behind it.
     Raises UserError for a layer that does not exist (the nearest are named), and when nothing would be left to train.
     """

@@ -90,6 +90,7 @@ def steps(
             batched=training.is_batched,
             on_device=training.on_device,
             pin_memory=training.device.type == "cuda",
+            boxes=training.boxes,
         )
         ending.callback(batches.close)
         is_between_steps = True

@@ -15,14 +15,14 @@ from striate.errors import UserError, nearest
 
 
 def heads(outputs: object) -> dict[str, torch.Tensor]:
-    """A network's outputs as {head: logits [B, K]}, the main head first and named "main".
+    """A network's outputs as {head: logits [B, K]}, the main head first and named "main"; boxes are left out.
 
     Takes a tensor, a named tuple or tuple (first is main), or a dict (the key "logits" or the first is main).
     """
     if isinstance(outputs, torch.Tensor):
         return {"main": outputs}
     if isinstance(outputs, Mapping):
-        names = sorted(outputs, key=lambda name: name not in {"logits", "main", "out"})
+        names = sorted((name for name in outputs if name != "boxes"), key=lambda name: name not in {"logits", "main", "out"})
         return {"main" if place == 0 else str(name): outputs[name] for place, name in enumerate(names)}
     if isinstance(outputs, tuple):
         names = getattr(outputs, "_fields", [f"aux{place}" for place in range(len(outputs))])
@@ -107,14 +107,55 @@ def given_weights(weights: tuple[float, ...], labels_N: NDArray[np.int32], class
     return torch.from_numpy((weights_K / mean).astype(np.float32))
 
 
-def total(losses: dict[str, torch.Tensor], aux_weight: float, l2: float, penalised: list[nn.Parameter]) -> torch.Tensor:
+def boxes(
+    said: torch.Tensor, targets_B4: torch.Tensor, labels: torch.Tensor, size_px: int, kind: Literal["giou", "l2"]
+) -> torch.Tensor:
+    """Loss of a box head in float32: the sum over the images that have a box, over all images of the micro-batch.
+
+    So an image counts the same in whatever micro-batch it is computed, and a batch without boxes has a loss of 0.
+    said: [B, 1 or K, 4] centre x, centre y, width, height over S, in 0..1; of K boxes that of the image's class is judged.
+    targets_B4: [B, 4] xyxy in pixels of the view, four NaN where there is none. labels: [B] int64.
+    Source: Simonyan and Zisserman 2015, appendix A ("l2", the box of the true class); Rezatofighi et al. 2019, section 3,
+    algorithm 1, and Carion et al. 2020, section 3.1, with the weights of appendix A.4 ("giou").
+    """
+    of_class_B = labels if said.shape[1] > 1 else torch.zeros_like(labels)
+    chosen_B4 = said.float()[torch.arange(len(labels), device=said.device), of_class_B]
+    has_box_B = targets_B4.isfinite().all(1)
+    wanted_B4 = torch.where(has_box_B[:, None], targets_B4.float() / size_px, targets_B4.new_tensor([0.25, 0.25, 0.75, 0.75]))
+    centre_B2, sides_B2 = chosen_B4[:, :2], chosen_B4[:, 2:]
+    if kind == "l2":
+        wanted_centre_B2, wanted_sides_B2 = (wanted_B4[:, :2] + wanted_B4[:, 2:]) / 2, wanted_B4[:, 2:] - wanted_B4[:, :2]
+        apart_B = (centre_B2 - wanted_centre_B2).square().sum(1) + (sides_B2 - wanted_sides_B2).square().sum(1)
+    else:
+        edges_B4 = torch.cat([centre_B2 - sides_B2 / 2, centre_B2 + sides_B2 / 2], 1)
+        apart_B = 5 * (edges_B4 - wanted_B4).abs().sum(1) + 2 * (1 - generalised_iou(edges_B4, wanted_B4))
+    return (apart_B * has_box_B).sum() / len(labels)
+
+
+def generalised_iou(a_B4: torch.Tensor, b_B4: torch.Tensor) -> torch.Tensor:
+    """IoU of each pair less the share of their common enclosing box that neither covers: [B] in -1..1.
+
+    a_B4, b_B4: [B, 4] xyxy, x_max > x_min and y_max > y_min. Source: Rezatofighi et al. 2019, section 3, algorithm 1.
+    """
+    shared_B2 = (torch.minimum(a_B4[:, 2:], b_B4[:, 2:]) - torch.maximum(a_B4[:, :2], b_B4[:, :2])).clamp(min=0)
+    around_B2 = torch.maximum(a_B4[:, 2:], b_B4[:, 2:]) - torch.minimum(a_B4[:, :2], b_B4[:, :2])
+    areas_B = (a_B4[:, 2:] - a_B4[:, :2]).prod(1) + (b_B4[:, 2:] - b_B4[:, :2]).prod(1)
+    shared_B, around_B = shared_B2.prod(1), around_B2.prod(1)
+    union_B = areas_B - shared_B
+    least = torch.finfo(a_B4.dtype).tiny
+    return shared_B / union_B.clamp(min=least) - (around_B - union_B) / around_B.clamp(min=least)
+
+
+def total(
+    losses: dict[str, torch.Tensor], aux_weight: float, l2: float, penalised: list[nn.Parameter], box_weight: float = 1.0
+) -> torch.Tensor:
     """The main head's loss plus `aux_weight` times each other head's plus `l2` times the squares of `penalised`.
 
-    Source: Szegedy et al. 2015, section 5 (0.3 for each auxiliary head).
+    The loss named "boxes" counts `box_weight` times. Source: Szegedy et al. 2015, section 5 (0.3 for each auxiliary head).
     """
     result = torch.zeros((), device=next(iter(losses.values())).device)
     for name, loss in losses.items():
-        result = result + (loss if name == "main" else aux_weight * loss)
+        result = result + {"main": 1.0, "boxes": box_weight}.get(name, aux_weight) * loss
     if l2 > 0:
         result = result + l2 * torch.stack([weight.float().pow(2).sum() for weight in penalised]).sum()
     return result

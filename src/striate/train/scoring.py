@@ -96,7 +96,8 @@ def evaluate(training: Training, stop: Stop, pace: Pace) -> list[Record] | None:
     """Scores the validation set and the sample of training images; None when `stop` cut it short.
 
     The best checkpoint is chosen by the averaged weights where there are any, else by the raw ones; ties keep
-    the first, and without a validation set the sample of training images decides.
+    the first, and without a validation set the sample of training images decides. Where the classifier is frozen its score
+    stays the same while the box head learns: then the last one is the best.
     """
     state = training.state
     networks = {"raw": state.model}
@@ -120,7 +121,8 @@ def evaluate(training: Training, stop: Stop, pace: Pace) -> list[Record] | None:
     # Only now, when nothing can interrupt it any more: what is done in part would count twice.
     state.plateau = state.plateau.seen(judged["top1"], training.recipe.optim.plateau)
     state.since_best += 1
-    if state.best is None or judged["top1"] > state.best["top1"]:
+    is_frozen = training.recipe.optim.freeze == "classifier"
+    if state.best is None or is_frozen or judged["top1"] > state.best["top1"]:
         state.since_best = 0
         state.best = {
             "step": state.step,

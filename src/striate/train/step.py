@@ -36,12 +36,16 @@ class Mixing:
 
 @dataclass(frozen=True)
 class _Micro:
-    """A micro-batch on the device. partners: labels mixed in, with the share of the image's own label, or None."""
+    """A micro-batch on the device. partners: labels mixed in, with the share of the image's own label, or None.
+
+    boxes: [B, 4] of the objects in pixels of the view, four NaN where there is none; None for a network without a box head.
+    """
 
     pixels: torch.Tensor
     labels: torch.Tensor
-    partners: torch.Tensor | None
-    own_share: torch.Tensor | None
+    partners: torch.Tensor | None = None
+    own_share: torch.Tensor | None = None
+    boxes: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,8 @@ class Step:
         aux_weight: float,
         l2: float,
         l2_layers: tuple[str, ...],
+        box: Literal["giou", "l2"],
+        box_weight: float,
         class_weights: torch.Tensor | None,
         augmentation: Augmentation | None,
         mixing: Mixing,
@@ -109,6 +115,8 @@ class Step:
         self._accumulate, self._clip_norm, self._filter_rms = accumulate, clip_norm, filter_rms
         self._smoothing, self._aux_weight, self._l2 = smoothing, aux_weight, l2
         self._penalised = losses_of.penalised(model, l2_layers) if l2 > 0 else []
+        self._box: Literal["giou", "l2"] = box
+        self._box_weight = box_weight
         self._class_weights = class_weights
         self._augmentation, self._mixing = augmentation, mixing
         self._seed, self._ranks = seed, ranks
@@ -149,7 +157,7 @@ class Step:
                 reseed_torch(self._seed, step, number)
                 outputs, heads = self._losses(micro)
                 part = len(micro.labels) / count
-                loss = losses_of.total(heads, self._aux_weight, self._l2, self._penalised) * part
+                loss = losses_of.total(heads, self._aux_weight, self._l2, self._penalised, self._box_weight) * part
                 with self._backward(is_last=number == micros[-1][0]):
                     self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
                 facts += torch.stack([loss.detach(), _right(outputs["main"].detach(), micro)])
@@ -221,7 +229,7 @@ class Step:
         images = torch.zeros(count, 3, size_px, size_px, dtype=torch.uint8)
         try:
             pixels = self._view.normalise(images.to(self._device), torch.float32).contiguous(memory_format=self._format)
-            _, heads = self._losses(_Micro(pixels, torch.zeros(count, dtype=torch.int64, device=self._device), None, None))
+            _, heads = self._losses(_Micro(pixels, torch.zeros(count, dtype=torch.int64, device=self._device)))
             losses_of.total(heads, self._aux_weight, 0.0, []).backward()  # type: ignore[no-untyped-call]
         except torch.OutOfMemoryError:
             return False
@@ -246,6 +254,7 @@ class Step:
         if mix is not None:
             pixels, partners, own_share = mixing.apply(pixels, labels, mix)
         pixels = pixels.contiguous(memory_format=self._format)
+        boxes = None if batch.boxes is None else copied(batch.boxes, self._device)
         # Bad images make a batch smaller: then fewer parts, for batch normalisation needs two images in each.
         parts = min(self._accumulate, len(labels) // self._least)
         for number, (first, last) in enumerate(bounds(len(labels), parts)):
@@ -256,13 +265,15 @@ class Step:
                     labels[first:last],
                     None if partners is None else partners[first:last],
                     None if own_share is None else own_share[first:last],
+                    None if boxes is None else boxes[first:last],
                 ),
             )
 
     def _losses(self, micro: _Micro) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         with autocast(self._device, self._precision):
-            outputs = losses_of.heads(self._forward(micro.pixels))
-        return outputs, losses_of.per_head(
+            said = self._forward(micro.pixels)
+        outputs = losses_of.heads(said)
+        losses = losses_of.per_head(
             outputs,
             micro.labels,
             self._smoothing,
@@ -270,6 +281,9 @@ class Step:
             partner_labels=micro.partners,
             share=micro.own_share,
         )
+        if micro.boxes is not None:
+            losses["boxes"] = losses_of.boxes(said["boxes"], micro.boxes, micro.labels, self._view.size_px, self._box)
+        return outputs, losses
 
     def _skip(self, batch: Batch, step: int, loss: float, norm: float, count: int) -> Outcome:
         """Undoes what the forward pass changed, and finds out where the first bad value arose."""

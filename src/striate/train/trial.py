@@ -220,6 +220,7 @@ def _batches(training: Training) -> contextlib.closing[Generator[Batch]]:
         batched=training.is_batched,
         on_device=training.on_device,
         pin_memory=training.device.type == "cuda",
+        boxes=training.boxes,
     )
     return contextlib.closing(batches)
 

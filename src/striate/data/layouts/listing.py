@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from striate.classes import Classes, listed, ordered
 from striate.data.index import UNLABELLED, Boxes, Gathering, Index
@@ -93,6 +94,18 @@ def read_boxes(path: Path) -> dict[bytes, list[list[float]]]:
         if box:
             found.setdefault(key_of(path, row, fields["path"]), []).append(box)
     return found
+
+
+def row_of_box(path: Path, key: bytes, xyxy_4: NDArray[np.float32]) -> int | None:
+    """The row of a list, or of a boxes.csv, that has this box for this image; None where none has it (any more)."""
+    try:
+        for row, fields in _rows(path, [], needed=("path", *BOX)):
+            box = box_of(path, row, fields)
+            if box and key_of(path, row, fields["path"]) == key and np.array_equal(np.array(box, np.float32), xyxy_4):
+                return row
+    except DataError:  # changed since it was read; a row is only asked for on the way to another error
+        return None
+    return None
 
 
 def _images(path: Path, notes: list[str]) -> _Images:
@@ -201,7 +214,7 @@ def key_of(path: Path, row: int, text: str) -> bytes:
 
 
 def box_of(path: Path, row: int, fields: dict[str, str]) -> list[float] | None:
-    """The box of a row; None where it has none. Raises DataError when it is half there or has no area."""
+    """The box of a row; None where it has none. Raises DataError when it is half there, infinite, inside out or without area."""
     words = [fields.get(name, "").strip() for name in BOX]
     if not any(words):
         return None
@@ -209,8 +222,21 @@ def box_of(path: Path, row: int, fields: dict[str, str]) -> list[float] | None:
         box = [float(word) for word in words]
     except ValueError as error:
         raise DataError(f"{path}, row {row}: a box needs four numbers ({', '.join(BOX)}), found {words}.") from error
-    if not all(map(math.isfinite, box)) or not (box[2] > box[0] and box[3] > box[1]):
-        raise DataError(f"{path}, row {row}: the box {words} has no area; expected x_min < x_max and y_min < y_max, in pixels.")
+    if not all(map(math.isfinite, box)):
+        raise DataError(
+            f"{path}, row {row}: the box {words} is not four finite numbers. Write x_min, y_min, x_max, y_max in pixels, or "
+            "leave the four empty where nobody drew a box."
+        )
+    if box[2] < box[0] or box[3] < box[1]:
+        raise DataError(
+            f"{path}, row {row}: the box {words} is inside out. Give the smaller edge first (swap x_min and x_max, or y_min and "
+            "y_max); boxes are x_min, y_min, x_max, y_max, not x, y, width, height."
+        )
+    if box[2] == box[0] or box[3] == box[1]:
+        raise DataError(
+            f"{path}, row {row}: the box {words} has no area. Boxes are edges, so one of a single pixel has x_max = x_min + 1; "
+            "mend the row, or leave the four empty."
+        )
     return box
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from striate.data import decode, views
+from striate.data import boxes, decode, views
 from striate.data.decode import BadImage, Pixels
 from striate.data.pack import slices
 from striate.data.pack.format import How, Jpeg, Keep, Raw, Subsampling
@@ -122,30 +122,18 @@ def _raw(
     image_HW3: Pixels, orientation: int, boxes_M4: NDArray[np.float32] | None, how: Raw
 ) -> tuple[bytes, NDArray[np.float32] | None]:
     """Pixels of a raw pack and the boxes in them; a box that the crop leaves nothing of is dropped."""
+    height, width, _ = image_HW3.shape
     if how.exif:
         image_HW3 = decode.turned(image_HW3, orientation)
-    height, width, _ = image_HW3.shape
+        boxes_M4 = None if boxes_M4 is None else boxes.turned(boxes_M4, orientation, width, height)
+        height, width, _ = image_HW3.shape
     view = View(how.size_px, how.fit, how.size_px, "bicubic", bool(how.exif), IMAGENET_MEAN, IMAGENET_STD)
     data = np.ascontiguousarray(views.apply(image_HW3, view)).tobytes()
     if boxes_M4 is None:
         return data, None
-    if how.exif:
-        boxes_M4 = turned_boxes(boxes_M4, orientation, width, height)
     placed_M4 = view.placement(width, height).box_to_view(boxes_M4)
     if how.fit == "crop":
         clipped_M4 = placed_M4.clip(0, how.size_px)
         is_seen_M = (clipped_M4[:, 2] > clipped_M4[:, 0]) & (clipped_M4[:, 3] > clipped_M4[:, 1])
         placed_M4 = clipped_M4[is_seen_M]
     return data, placed_M4.astype(np.float32)
-
-
-def turned_boxes(boxes_M4: NDArray[np.float32], orientation: int, width: int, height: int) -> NDArray[np.float32]:
-    """Boxes of a photo as stored, in the photo as `decode.turned` leaves it. width, height: of the turned one."""
-    if orientation >= 5:
-        boxes_M4 = boxes_M4[:, [1, 0, 3, 2]]
-    x_min, y_min, x_max, y_max = boxes_M4.T
-    if orientation in (2, 3, 6, 7):
-        x_min, x_max = width - x_max, width - x_min
-    if orientation in (3, 4, 7, 8):
-        y_min, y_max = height - y_max, height - y_min
-    return np.stack([x_min, y_min, x_max, y_max], axis=1)
