@@ -91,7 +91,7 @@ def test_cam_is_the_linear_layer_on_every_cell(networks):
     assert torch.allclose(found, expected[torch.arange(3), labels_B].detach(), rtol=1e-4, atol=1e-5)
     own = logits[torch.arange(3), labels_B]
     assert torch.allclose(found.mean((1, 2)) + model.fc.bias[labels_B].detach(), own, atol=1e-4)
-    of_all, _ = cam.cam_all(model, images, None, itself)
+    of_all, _ = cam.cam_of(model, images, torch.arange(6).repeat(3, 1), None, itself)
     assert of_all.shape == (3, 6, 2, 2) and torch.allclose(of_all, expected.detach(), rtol=1e-4, atol=1e-5)
 
 

@@ -81,13 +81,6 @@ def cam_of(
     return torch.einsum("bmc,bchw->bmhw", weights_UC[places_BM], grid_BChw), cut.layer
 
 
-def cam_all(model: nn.Module, images: torch.Tensor, layer: str | None, logits_of: LogitsOf) -> tuple[torch.Tensor, str]:
-    """`cam` for all K classes of each image: [B, K, h, w] float32, and the layer's name."""
-    with passes.still(model, images), torch.no_grad():
-        classes = passes.logits(model, images[:1], logits_of).shape[1]
-    return cam_of(model, images, torch.arange(classes, device=images.device).repeat(len(images), 1), layer, logits_of)
-
-
 def grad_cam(
     model: nn.Module, images: torch.Tensor, labels_B: torch.Tensor, layer: str | None, logits_of: LogitsOf
 ) -> tuple[torch.Tensor, str]:

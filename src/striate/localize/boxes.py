@@ -206,7 +206,11 @@ def cross_fitted(maps: Iterable[Heatmap], truths: Boxes, thresholds_T: NDArray[n
     `evaluate.held_out`: by key, every class split evenly. Images without boxes choose nothing and are boxed by the first fit.
     Raises DataError where a key stands twice, or fewer than two images have boxes.
     """
-    swept = sweep(maps, truths, thresholds_T)
+    return crossed(sweep(maps, truths, thresholds_T))
+
+
+def crossed(swept: Sweep) -> CrossFitted:
+    """`cross_fitted` of maps that are boxed already."""
     is_first_N = held_out(swept.keys, np.where(swept.has_truth_N, swept.labels_N, UNLABELLED))
     is_second_N = swept.has_truth_N & ~is_first_N
     halves = fit(swept, is_first_N), fit(swept, is_second_N)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -35,6 +35,7 @@ from striate.evaluate.predict import (
     renumber,
     scoring_batch_size,
 )
+from striate.evaluate.route import Watch
 from striate.explain import cam
 from striate.explain.heatmap import Heatmap
 from striate.localize import boxes
@@ -48,7 +49,6 @@ Method = Literal["head", "cam", "grad-cam", "grad-cam++"]
 METHODS: Final[tuple[Method, ...]] = ("head", "cam", "grad-cam", "grad-cam++")
 # Answers of each image, as the challenge counts them.
 ANSWERS: Final = 5
-Watch = Callable[[int, int], None] | None
 
 
 @dataclass(frozen=True, eq=False)

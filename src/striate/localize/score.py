@@ -25,9 +25,10 @@ from striate.errors import DataError, UserError
 from striate.evaluate.held_out import held_out
 from striate.evaluate.network import Network
 from striate.evaluate.open import SplitName, ready
+from striate.evaluate.route import Watch
 from striate.localize import baselines, boxes, kept, metrics, truth
 from striate.localize.boxes import WAYS, Fitted, Which
-from striate.localize.find import Found, Watch, find, method_of, refuse
+from striate.localize.find import Found, find, method_of, refuse
 from striate.localize.metrics import BoxAccuracy, Localisation
 from striate.predictions import UNLABELLED
 from striate.run.folder import Run, open_run
@@ -241,13 +242,10 @@ def _fitted(found: Found, drawn: Boxes, counted_N: NDArray[np.bool_]) -> _Fits:
             f"more, found {len(rows)}. Give a larger set, or --threshold 0.2."
         )
     swept = boxes.sweep((found.heatmap(i, -1) for i in rows.tolist()), drawn.select(rows))
-    is_first_N = _is_first(found, counted_N)
-    halves = boxes.fit(swept, is_first_N[rows]), boxes.fit(swept, ~is_first_N[rows])
-    return _Fits(halves, is_first_N.astype(np.int64), boxes.fit(swept))
-
-
-def _is_first(found: Found, counted_N: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return held_out(found.keys, np.where(counted_N, found.labels_N, UNLABELLED))
+    crossed = boxes.crossed(swept)
+    cut_N = np.zeros(len(found), np.int64)  # images that chose nothing are cut by the first fit
+    cut_N[rows] = crossed.is_second_N
+    return _Fits(crossed.halves, cut_N, boxes.fit(swept))
 
 
 def _by_nothing(found: Found, drawn: truth.Truth, counted_N: NDArray[np.bool_]) -> dict[str, Localisation]:
@@ -255,7 +253,7 @@ def _by_nothing(found: Found, drawn: truth.Truth, counted_N: NDArray[np.bool_]) 
     whole_N4 = baselines.whole(found.sides_N2)
     middle_N4 = whole_N4
     if counted_N.sum() >= 2:
-        is_first_N = _is_first(found, counted_N)
+        is_first_N = held_out(found.keys, np.where(counted_N, found.labels_N, UNLABELLED))
         for scored_N, chosen_N in ((is_first_N, counted_N & ~is_first_N), (~is_first_N, is_first_N)):
             shares = baselines.mean_shares(drawn.boxes, found.sides_N2, chosen_N)
             middle_N4 = np.where(scored_N[:, None], baselines.centre(found.sides_N2, shares), middle_N4)

@@ -18,9 +18,9 @@ from striate.data.index import Boxes, Index
 from striate.data.loader import Workers
 from striate.errors import CheckpointError, NonFiniteError, UserError, expect
 from striate.evaluate.network import Network
-from striate.evaluate.route import Route
+from striate.evaluate.route import Route, Watch
 from striate.localize import boxes, kept
-from striate.localize.find import Found, Method, Watch, find, method_of, refuse
+from striate.localize.find import Found, Method, find, method_of, refuse
 from striate.localize.kept import Fit
 from striate.localize.score import Cut
 from striate.submission.images import Box
