@@ -248,6 +248,7 @@ class _Scan:
         """Every member, or a DataError: `tarfile` itself takes damage after the first header for the end."""
         before = -1
         try:
+            # tarfile asks of a file only what `headers` has: read, seek and tell.
             with tarfile.TarFile(fileobj=self.headers, mode="r", encoding="utf-8", errors="surrogateescape") as tar:  # type: ignore[arg-type]
                 while (member := tar.next()) is not None:
                     tar.members.clear()  # type: ignore[attr-defined]  # it keeps all that it has seen
