@@ -1,24 +1,24 @@
-"""Cases that were planted by somebody who knew the list of illnesses and none of the rules; they are run at the end only.
+"""Cases that were planted by somebody who knew the list of illnesses and none of the rules.
 
-Every case is sane but for the one thing that its `why` names: a rate that suits the network, normalised pixels, shuffled
-batches. `doctor_logs/blind/README.md` says how the recorded runs were made.
+They are mistakes of forums and issue trackers. Most prepare functions take `ill`: with False they build the sane twin that the
+harm is measured against. `doctor_logs/blind` has the recorded runs, and its README says how each was made.
 """
 
 from __future__ import annotations
 
-import copy
-import os
-from collections.abc import Callable
+import itertools
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from doctor_bench import LOGS, Before, Bench, Case, During, Examined, Recorded
+from doctor_bench import Before, Bench, Case, During, Examined, Recorded
 from doctor_setups import (
     QUICK,
     SGD,
     K,
-    Normalising,
     PlainNet,
     adam_for,
     batches,
@@ -33,822 +33,721 @@ from doctor_setups import (
     train_briefly,
     usual,
 )
+from PIL import Image, ImageFilter
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-BLIND = LOGS / "blind"
-# A network of another name takes none of the options of the quick one.
-PLAIN: dict[str, Any] = {"model.options": {}}
+LOGS = Path(__file__).parent / "doctor_logs" / "blind"
 
 
-# ---------------------------------------------------------------- networks and loaders of a stranger
+# ---------------------------------------------------------------- networks
 
 
-class TwoTowers(nn.Module):
-    """A deep tower and a narrow one whose features are meant to be joined; forward() returns those of the narrow one."""
+class VggLike(nn.Sequential):
+    """Six 3x3 convolutions in four stages and two linear layers, for 32 px; no normalisation, as VGG-A."""
 
-    def __init__(self) -> None:
+    def __init__(self, start: Callable[[nn.Module], None]) -> None:
         super().__init__()
-        self.deep = nn.Sequential(*list(PlainNet((32, 32, 64, 64, 128), nn.BatchNorm2d))[:-1])
-        self.narrow = nn.Sequential(*list(PlainNet((4, 8), nn.BatchNorm2d))[:-1])
-        self.classes = nn.Linear(8, K)
+        seen = 3
+        for width, depth in ((16, 1), (32, 1), (48, 2), (64, 2)):
+            for _ in range(depth):
+                self.extend([nn.Conv2d(seen, width, 3, padding=1), nn.ReLU()])
+                seen = width
+            self.append(nn.MaxPool2d(2))
+        self.extend([nn.Flatten(), nn.Linear(64 * 4, 128), nn.ReLU(), nn.Linear(128, K)])
+        self.apply(start)
+
+
+def gaussian_start(layer: nn.Module) -> None:
+    """Deviation 0.01 in every layer, as Caffe's `type: "gaussian"`."""
+    if isinstance(layer, (nn.Conv2d, nn.Linear)):
+        nn.init.normal_(layer.weight, std=0.01)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+def he_start(layer: nn.Module) -> None:
+    """He's deviation, biases 0."""
+    if isinstance(layer, (nn.Conv2d, nn.Linear)):
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+class Fire(nn.Module):
+    """SqueezeNet's block: 1x1 to few channels, then 1x1 and 3x3 side by side."""
+
+    def __init__(self, seen: int, squeezed: int, width: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(seen, squeezed, 1)
+        self.wide = nn.Conv2d(squeezed, width // 2, 3, padding=1)
+        self.narrow = nn.Conv2d(squeezed, width // 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x: [B, C, H, W]. Returns [B, width, H, W]."""
+        x = functional.relu(self.squeeze(x))
+        return functional.relu(torch.cat((self.wide(x), self.narrow(x)), 1))
+
+
+class ListedBlocks(nn.Module):
+    """A stem, six residual blocks kept in a list, one linear layer. registered: the list is an nn.ModuleList."""
+
+    def __init__(self, registered: bool) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 24, 5, stride=4, padding=2)
+        blocks = [
+            nn.Sequential(nn.Conv2d(24, 24, 3, padding=1), nn.GroupNorm(4, 24), nn.ReLU(), nn.MaxPool2d(2 if n % 3 == 2 else 1))
+            for n in range(6)
+        ]
+        self.blocks = nn.ModuleList(blocks) if registered else blocks
+        self.head = nn.Linear(24, K)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """images: [B, 3, H, W] normalised. Returns logits [B, K]."""
-        logits: torch.Tensor = self.classes(self.narrow(images))
+        x = functional.relu(self.stem(images))
+        for block in self.blocks:
+            x = block(x)
+        logits: torch.Tensor = self.head(x.mean((2, 3)))
         return logits
 
 
-class OwnStandardising(nn.Module):
-    """Each channel of each image less its mean over its deviation, written by hand, with an epsilon of 1e-8.
+class EarlyExits(nn.Module):
+    """Three stages with an exit behind each (BranchyNet). In training all three logits, in evaluation the last."""
 
-    half: in 16 bits, where this epsilon is 0.
-    """
-
-    def __init__(self, half: bool) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.half_numbers = half
+        widths = (3, 12, 24, 48)
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(seen, width, 3, padding=1),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
+                nn.Conv2d(width, width, 3, padding=1),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+            )
+            for seen, width in itertools.pairwise(widths)
+        )
+        self.exits = nn.ModuleList(nn.Linear(width, K) for width in widths[1:])
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x: [B, C, H, W]. Returns the same shape."""
-        values = x.half() if self.half_numbers else x
-        mean = values.mean((2, 3), keepdim=True)
-        variance = (values - mean).pow(2).mean((2, 3), keepdim=True)
-        return ((values - mean) / (variance + 1e-8).sqrt()).float()
+    def all_exits(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Logits of the first, the second and the last exit."""
+        found, x = [], images
+        for stage, leave in zip(self.stages, self.exits, strict=True):
+            x = stage(x)
+            found.append(leave(x.mean((2, 3))))
+        return found
+
+    def forward(self, images: torch.Tensor) -> Any:
+        """images: [B, 3, H, W] normalised. Returns logits [B, K], in training a list of three."""
+        logits = self.all_exits(images)
+        return logits if self.training else logits[-1]
 
 
-class FirstAlways(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Each label with the first image: the index was forgotten where the image is read."""
+class Mixer(nn.Module):
+    """MLP-Mixer: patches, four rounds of mixing over patches and over channels, one linear layer."""
 
-    def __init__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
-        self.images, self.labels = images, labels
+    def __init__(self, side: int, patch: int = 6, width: int = 64, depth: int = 4) -> None:
+        super().__init__()
+        tokens = (side // patch) ** 2
+        self.patches = nn.Conv2d(3, width, patch, stride=patch)
+        self.over_patches = nn.ModuleList(
+            nn.Sequential(nn.Linear(tokens, 2 * tokens), nn.GELU(), nn.Linear(2 * tokens, tokens)) for _ in range(depth)
+        )
+        self.over_channels = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+            for _ in range(depth)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(depth))
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, K))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """images: [B, 3, H, W] normalised. Returns logits [B, K]."""
+        x = self.patches(images).flatten(2).transpose(1, 2)
+        for norm, patches, channels in zip(self.norms, self.over_patches, self.over_channels, strict=True):
+            x = x + patches(norm(x).transpose(1, 2)).transpose(1, 2)
+            x = x + channels(x)
+        logits: torch.Tensor = self.head(x.mean(1))
+        return logits
+
+
+class ReZero(nn.Module):
+    """Residual blocks, each multiplied by a number that starts at 0: at first there are only stem and head."""
+
+    def __init__(self, depth: int = 8, width: int = 48) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, width, 4, stride=4)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1))
+            for _ in range(depth)
+        )
+        self.shares = nn.Parameter(torch.zeros(depth))
+        self.head = nn.Linear(width, K)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """images: [B, 3, H, W] normalised. Returns logits [B, K]."""
+        x = functional.relu(self.stem(images))
+        for share, block in zip(self.shares, self.blocks, strict=True):
+            x = x + share * block(x)
+        logits: torch.Tensor = self.head(functional.relu(x).mean((2, 3)))
+        return logits
+
+
+class Probe(nn.Module):
+    """A trained network whose parameters are frozen, and a new linear layer on what stood before its last one."""
+
+    def __init__(self, trained: nn.Sequential) -> None:
+        super().__init__()
+        self.features = nn.Sequential(*list(trained)[:-1]).requires_grad_(False).eval()
+        last = trained[-1]
+        assert isinstance(last, nn.Linear)
+        self.head = nn.Linear(last.in_features, K)
+
+    def train(self, mode: bool = True) -> Probe:
+        """Training mode for the head; the features stay as they were trained."""
+        super().train(mode)
+        self.features.eval()
+        return self
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """images: [B, 3, H, W] normalised. Returns logits [B, K]."""
+        logits: torch.Tensor = self.head(self.features(images))
+        return logits
+
+
+def bn_net(widths: tuple[int, ...] = (16, 32, 64)) -> PlainNet:
+    """A sane small network with batch norm, its start always the same."""
+    torch.manual_seed(0)
+    return PlainNet(widths, nn.BatchNorm2d)
+
+
+def gn(width: int) -> nn.Module:
+    return nn.GroupNorm(8, width)
+
+
+# ---------------------------------------------------------------- ill: a stranger's model and loader
+
+
+def gaussian_vgg(bench: Bench, ill: bool = True) -> Examined:
+    """A VGG-like network starts with deviation 0.01 in each layer."""
+    torch.manual_seed(0)
+    model = VggLike(gaussian_start if ill else he_start)
+    return Examined(
+        model, usual(bench.tiny, 32, 60), {"val_loader": scored(bench.tiny, 32, 20), "optimizer": sgd_for(model, 0.02)}
+    )
+
+
+def thirty_layers(bench: Bench, ill: bool = True) -> Examined:
+    """Thirty convolutions one behind the other, weights as He, no normalisation and no shortcut."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = [nn.Conv2d(3, 24, 4, stride=4)]
+    for _ in range(30):
+        layers.append(nn.Conv2d(24, 24, 3, padding=1))
+        if not ill:
+            layers.append(nn.BatchNorm2d(24))
+        layers.append(nn.ReLU())
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, K))
+    model.apply(he_start)
+    return Examined(
+        model, usual(bench.tiny, 32, 60), {"val_loader": scored(bench.tiny, 32, 20), "optimizer": sgd_for(model, 0.05)}
+    )
+
+
+def prior_everywhere(bench: Bench, ill: bool = True) -> Examined:
+    """RetinaNet's bias for a prior of 0.01, -4.6, is put into every convolution and not into the last layer alone."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 48, 5, stride=2, padding=2),
+        nn.ReLU(),
+        Fire(48, 24, 64),
+        Fire(64, 24, 96),
+        nn.MaxPool2d(2),
+        Fire(96, 32, 128),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(128, K),
+    )
+    model.apply(he_start)
+    for layer in model.modules():
+        if ill and isinstance(layer, nn.Conv2d) and layer.bias is not None:
+            nn.init.constant_(layer.bias, -4.6)
+    return Examined(model, usual(bench.tiny, 48), {"val_loader": scored(bench.tiny, 48), "optimizer": adam_for(model)})
+
+
+def keras_momentum(bench: Bench, ill: bool = True) -> Examined:
+    """Momentum 0.0003 in the batch norms, where Keras' 0.9997 was turned round. The network has trained for 150 steps."""
+    model = built("resnet18", {"width": 8})
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 0.0003 if ill else 0.1
+    loader = usual(bench.tiny, 64, 60)
+    train_briefly(model, loader, 120, 3e-3)
+    return Examined(model, loader, {"val_loader": scored(bench.tiny, 64, 20), "optimizer": adam_for(model)})
+
+
+def never_divided(bench: Bench, ill: bool = True) -> Examined:
+    """ImageNet's mean and deviation of pixels in 0..1 are applied to pixels in 0..255."""
+    model = built("lenet5", {"in_channels": 3})
+
+    def prepared(pixels: torch.Tensor) -> torch.Tensor:
+        return centred(pixels.float()) if ill else normalised_pixels(pixels)
+
+    images, labels = photos(bench.tiny, "train", 32, 60)
+    shown, truth = photos(bench.tiny, "val", 32, 20)
+    return Examined(
+        model,
+        shuffled(prepared(images), labels),
+        {"val_loader": batches(prepared(shown), truth), "optimizer": sgd_for(model, 0.02)},
+    )
+
+
+def reshaped(bench: Bench, ill: bool = True) -> Examined:
+    """Arrays of height, width and channels are brought to [3, H, W] by reshape, which scrambles them, instead of transpose."""
+
+    def prepared(split: Any, per_class: int) -> tuple[torch.Tensor, torch.Tensor]:
+        images, labels = photos(bench.tiny, split, 32, per_class)
+        pixels = normalised_pixels(images)
+        return (pixels.permute(0, 2, 3, 1).reshape(pixels.shape) if ill else pixels), labels
+
+    model = bn_net()
+    loader = shuffled(*prepared("train", 60))
+    return Examined(model, loader, {"val_loader": batches(*prepared("val", 20)), "optimizer": adam_for(model, 3e-3)})
+
+
+def listdir_order(bench: Bench, ill: bool = True) -> Examined:
+    """Validation classes are numbered as the disk lists their folders, training classes by name. The network has trained."""
+    model = bn_net((16, 32, 48, 64))
+    loader = usual(bench.tiny, 32, 60)
+    train_briefly(model, loader, 250, 3e-3)
+    order = torch.tensor([7, 2, 9, 0, 11, 5, 1, 10, 3, 8, 4, 6])
+    images, labels = photos(bench.tiny, "val", 32, 20)
+    shown = batches(normalised_pixels(images), order[labels] if ill else labels)
+    return Examined(model, loader, {"val_loader": shown, "optimizer": adam_for(model, 5e-4)})
+
+
+def hidden_folder(bench: Bench, ill: bool = True) -> Examined:
+    """A hidden folder counts as class 0, so the eleven classes that are used have labels 1 to 11; the network knows twelve."""
+    model = bn_net()
+    train_briefly(model, usual(bench.tiny, 32, 60), 250, 3e-3)
+
+    def prepared(split: Any, per_class: int) -> tuple[torch.Tensor, torch.Tensor]:
+        images, labels = photos(bench.tiny, split, 32, per_class)
+        kept = labels < K - 1
+        return normalised_pixels(images[kept]), labels[kept] + int(ill)
+
+    return Examined(
+        model,
+        shuffled(*prepared("train", 60)),
+        {"val_loader": batches(*prepared("val", 20)), "optimizer": sgd_for(model, 0.002)},
+    )
+
+
+def zipped_apart(bench: Bench, ill: bool = True) -> Examined:
+    """Training images and their labels are shuffled by two generators, so no image has its own label but by chance."""
+    images, labels = photos(bench.tiny, "train", 32, 60)
+    if ill:
+        labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(9))]
+    model = bn_net((24, 32, 64))
+    options = {"val_loader": scored(bench.tiny, 32, 20), "optimizer": adam_for(model, 3e-3)}
+    return Examined(model, shuffled(normalised_pixels(images), labels), options)
+
+
+def half_adam(bench: Bench, ill: bool = True) -> Examined:
+    """`model.half()` with Adam's usual epsilon of 1e-8, which is 0 in 16 bits."""
+    torch.manual_seed(0)
+    model: nn.Module = PlainNet((8, 16, 32), gn)
+    images, labels = photos(bench.builtin, "train", 24, 40)
+    shown, truth = photos(bench.builtin, "val", 24, 10)
+    pixels, seen = normalised_pixels(images), normalised_pixels(shown)
+    if ill:
+        model, pixels, seen = model.half(), pixels.half(), seen.half()
+    return Examined(model, shuffled(pixels, labels, 16), {"val_loader": batches(seen, truth), "optimizer": adam_for(model)})
+
+
+def blank_scan(bench: Bench, ill: bool = True) -> Examined:
+    """Each image is standardised by its own mean and deviation; two are blank, so theirs is 0 over 0."""
+    torch.manual_seed(0)
+
+    def standardised(pixels: torch.Tensor) -> torch.Tensor:
+        pixels = pixels.float()
+        deviation = pixels.std((1, 2, 3), keepdim=True)
+        return (pixels - pixels.mean((1, 2, 3), keepdim=True)) / (deviation if ill else deviation.clamp_min(1))
+
+    images, labels = photos(bench.tiny, "train", 48, 40)
+    images[[133, 290]] = 255
+    shown, truth = photos(bench.tiny, "val", 48, 10)
+    model = Mixer(48)
+    return Examined(
+        model,
+        batches(standardised(images), labels),
+        {"val_loader": batches(standardised(shown), truth), "optimizer": torch.optim.AdamW(model.parameters(), 1e-3)},
+    )
+
+
+def blocks_in_a_list(bench: Bench, ill: bool = True) -> Examined:
+    """The blocks stand in a plain Python list, so `parameters()` has none of theirs and the optimiser neither."""
+    torch.manual_seed(0)
+    model = ListedBlocks(registered=not ill)
+    return Examined(model, usual(bench.tiny, 64, 60), {"val_loader": scored(bench.tiny, 64, 20), "optimizer": adam_for(model)})
+
+
+def last_exit_only(bench: Bench, ill: bool = True) -> Examined:
+    """A network with three exits; the loss looks at the last one only."""
+
+    def loss(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
+        if isinstance(outputs, torch.Tensor):
+            return functional.cross_entropy(outputs, labels)
+        used = outputs[-1:] if ill else outputs
+        return torch.stack([functional.cross_entropy(logits, labels) for logits in used]).sum()
+
+    torch.manual_seed(0)
+    model = EarlyExits()
+    options = {"val_loader": scored(bench.tiny, 32), "optimizer": adam_for(model, 3e-3), "loss": loss}
+    return Examined(model, usual(bench.tiny, 32), options)
+
+
+class FromDisk(Dataset[tuple[torch.Tensor, int]]):
+    """Photos read from disk each time. blur: each is enlarged to 700 px, blurred and brought back."""
+
+    def __init__(self, folder: Path, blur: bool) -> None:
+        self.files = [
+            (path, label)
+            for label, name in enumerate(classes(folder))
+            for path in sorted((folder / "train" / name).iterdir())[:40]
+        ]
+        self.blur = blur
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.files)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.images[0], self.labels[index]
-
-
-def _link(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    os.symlink(source.resolve(), target)
-
-
-def _files(folder: Path, split: str, name: str) -> list[Path]:
-    return sorted((folder / split / name).iterdir())
+    def __getitem__(self, place: int) -> tuple[torch.Tensor, int]:
+        path, label = self.files[place]
+        with Image.open(path) as opened:
+            photo = opened.convert("RGB")
+        if self.blur:
+            photo = photo.resize((700, 700), Image.Resampling.LANCZOS).filter(ImageFilter.GaussianBlur(4))
+        pixels = np.asarray(photo.resize((32, 32), Image.Resampling.BILINEAR))
+        return normalised_pixels(torch.from_numpy(pixels.copy()).permute(2, 0, 1)), label
 
 
-# ---------------------------------------------------------------- examined: what enters the network
+def blurred_each_time(bench: Bench, ill: bool = True) -> Examined:
+    """Every image is enlarged to 700 px and blurred anew whenever it is read, in the process of the training."""
+    model = bn_net((16, 32, 48))
+    loader = DataLoader(FromDisk(bench.tiny, ill), 32, shuffle=True, drop_last=True, generator=torch.Generator().manual_seed(1))
+    return Examined(model, loader, {"val_loader": scored(bench.tiny, 32), "optimizer": adam_for(model)})
 
 
-def normalised_in_the_loop_as_well(bench: Bench) -> Examined:
-    """The transform of the data set normalises, and the training loop and the scoring loop do so again."""
-    images, labels = photos(bench.builtin, "train", 32, 40)
-    val_images, val_labels = photos(bench.builtin, "val", 32, 10)
+def val_as_it_comes(bench: Bench, ill: bool = True) -> Examined:
+    """Validation images are divided by 255 and not normalised, as training images are. The network has trained."""
     torch.manual_seed(0)
-    model = PlainNet((24, 24, 48, 48, 64))
-    options = {
-        "val_loader": batches(centred(normalised_pixels(val_images)), val_labels),
-        "optimizer": sgd_for(model, 0.02),
-    }
-    return Examined(model, shuffled(centred(normalised_pixels(images)), labels), options)
+    model = PlainNet((16, 32, 64), gn)
+    loader = usual(bench.tiny, 32, 60)
+    train_briefly(model, loader, 250, 3e-3)
+    images, labels = photos(bench.tiny, "val", 32, 20)
+    shown = images.float() / 255 if ill else normalised_pixels(images)
+    return Examined(model, loader, {"val_loader": batches(shown, labels), "optimizer": adam_for(model, 5e-4)})
 
 
-def bytes_for_a_wrapped_network(bench: Bench) -> Examined:
-    """The network wants 0..1 and normalises for itself; the loader turns bytes into floats without dividing."""
-    model = Normalising(built("alexnet", {"width": 48, "init": "he"}))
-    images, labels = photos(bench.tiny, "train", 64, 40)
-    val_images, val_labels = photos(bench.tiny, "val", 64, 10)
-    options = {"val_loader": batches(val_images.float(), val_labels), "optimizer": sgd_for(model, 0.01)}
-    return Examined(model, shuffled(images.float(), labels), options)
+# ---------------------------------------------------------------- ill: before a training
 
 
-def scored_by_another_reader(bench: Bench) -> Examined:
-    """A trained network; validation images are read by a library that puts blue first, and are normalised as if red was."""
-    model = built("resnet18", {"width": 24})
-    loader = usual(bench.tiny, 48, 100)
-    train_briefly(model, loader, 150, 0.002)
-    images, labels = photos(bench.tiny, "val", 48, 25)
-    options = {"val_loader": batches(normalised_pixels(images.flip(1)), labels), "optimizer": adam_for(model, 3e-4)}
-    return Examined(model, loader, options)
+# The recipe `small`, its network half as wide as in QUICK.
+SLIM: Mapping[str, Any] = {**QUICK, "model.options.width": 16}
 
 
-def first_image_always(bench: Bench) -> Examined:
-    """The data set reads its first image for every index, with the label of the index."""
-    model = built("resnet34", {"width": 16})
-    images, labels = photos(bench.builtin, "train", 48, 40)
-    loader = DataLoader(
-        FirstAlways(normalised_pixels(images), labels),
-        32,
-        shuffle=True,
-        drop_last=True,
-        generator=torch.Generator().manual_seed(1),
-    )
-    return Examined(model, loader, {"val_loader": scored(bench.builtin, 48), "optimizer": adam_for(model)})
+def changed(base: Mapping[str, Any], **groups: Mapping[str, Any]) -> dict[str, Any]:
+    """The changes of a recipe, with more of them by group: optim={"lr": 1}."""
+    return {**base, **{f"{group}.{name}": value for group, fields in groups.items() for name, value in fields.items()}}
 
 
-def counted_from_one(bench: Bench) -> Examined:
-    """Labels out of a table that counts from 1, in training and in validation, for a network of twelve outputs."""
-    model = built("torchvision/shufflenet_v2_x0_5")
-    images, labels = photos(bench.tiny, "train", 48, 40)
-    val_images, val_labels = photos(bench.tiny, "val", 48, 10)
-    options = {"val_loader": batches(normalised_pixels(val_images), val_labels + 1), "optimizer": adam_for(model)}
-    return Examined(model, shuffled(normalised_pixels(images), labels + 1), options)
+def keyhole(bench: Bench) -> Before:
+    """Random crops of 1 to 4 % of the photo."""
+    return Before(bench.builtin, "small", changed(SLIM, augment={"scale": (0.01, 0.04)}))
 
 
-def no_data_stripes(bench: Bench) -> Examined:
-    """Three images of 480 have a stripe of -9999, as tiles from a satellite have where nothing was measured."""
-    model = built("torchvision/mobilenet_v2")
-    images, labels = photos(bench.tiny, "train", 48, 40)
-    pixels = normalised_pixels(images)
-    pixels[[37, 190, 402], :, :, 30:] = -9999.0
-    return Examined(model, batches(pixels, labels), {"val_loader": scored(bench.tiny, 48), "optimizer": adam_for(model)})
+def long_tail(bench: Bench, ill: bool = True) -> Before:
+    """Each class has little more than half of the images of the class before it: 100 down to 2."""
+    for name in ("train", "val"):
+        shutil.copytree(bench.builtin / name, bench.work / "long" / name)
+    for place, name in enumerate(classes(bench.builtin)):
+        kept = max(2, round(100 * 0.6**place)) if ill else 21
+        for path in sorted((bench.work / "long" / "train" / name).iterdir())[kept:]:
+            path.unlink()
+    return Before(bench.work / "long", "small", {**SLIM, "budget.epochs": 40.0})
 
 
-# ---------------------------------------------------------------- examined: the network
+def saved_again(bench: Bench, ill: bool = True) -> Before:
+    """Fifteen of the 25 validation images of each class are training images under other names, saved once more as PNG."""
+    shutil.copytree(bench.tiny / "train", bench.work / "leak" / "train")
+    shutil.copytree(bench.tiny / "val", bench.work / "leak" / "val")
+    for name in classes(bench.tiny):
+        place = bench.work / "leak" / "val" / name
+        for old, path in zip(sorted(place.iterdir())[:15], sorted((bench.tiny / "train" / name).iterdir())[40:55], strict=True):
+            if ill:
+                old.unlink()
+                with Image.open(path) as photo:
+                    photo.convert("RGB").save(place / f"{old.stem}.png")
+    return Before(bench.work / "leak", "small", SLIM)
 
 
-def biases_of_a_gate(bench: Bench) -> Examined:
-    """Tanh without normalisation; biases of 5, which somebody wants for the gates of a recurrent network, in every layer."""
-    torch.manual_seed(0)
-    model = PlainNet((24, 24, 48, 64), None, nn.Tanh)
-    for layer in model:
-        if isinstance(layer, nn.Conv2d):
-            nn.init.xavier_normal_(layer.weight)
-            assert layer.bias is not None
-            nn.init.constant_(layer.bias, 5.0)
-    options = {"val_loader": scored(bench.tiny, 32), "optimizer": adam_for(model)}
-    return Examined(model, usual(bench.tiny, 32), options)
+def whole_set(bench: Bench) -> Before:
+    """A batch of all 1,200 images: ten epochs are ten steps."""
+    return Before(bench.builtin, "small", changed(SLIM, optim={"batch_size": 1200}, budget={"epochs": 10.0}))
 
 
-def standard_normal_weights(bench: Bench) -> Examined:
-    """All weights of a network without normalisation drawn by `normal_` with its default deviation of 1."""
-    model = built("torchvision/squeezenet1_1")
-    for layer in model.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.normal_(layer.weight)
-    options = {"val_loader": scored(bench.builtin, 64), "optimizer": adam_for(model, 3e-4)}
-    return Examined(model, usual(bench.builtin, 64), options)
-
-
-def forgotten_tower(bench: Bench) -> Examined:
-    """The deep one of two towers is built and given to the optimiser, and forward() never calls it."""
-    torch.manual_seed(0)
-    model = TwoTowers()
-    options = {"val_loader": scored(bench.builtin, 32), "optimizer": adam_for(model)}
-    return Examined(model, usual(bench.builtin, 32), options)
-
-
-def averaged_without_buffers(bench: Bench) -> Examined:
-    """Trained weights were copied into a fresh network parameter by parameter, so the batch norms' statistics stayed behind."""
-    model = built("resnet18", {"width": 16})
-    fresh = copy.deepcopy(model)
-    loader = usual(bench.builtin, 48, 80)
-    train_briefly(model, loader, 240, 0.002)
-    for target, source in zip(fresh.parameters(), model.parameters(), strict=True):
-        target.data.copy_(source.data)
-    options = {"val_loader": scored(bench.builtin, 48, 25), "optimizer": adam_for(fresh, 1e-4)}
-    return Examined(fresh, loader, options)
-
-
-def epsilon_of_zero(bench: Bench) -> Examined:
-    """Channels are standardised in 16 bits with an epsilon of 1e-8, which is 0 there: a channel of zeros is 0 / 0."""
-    torch.manual_seed(0)
-    model = nn.Sequential(*list(PlainNet((24, 24, 48, 48, 64), nn.BatchNorm2d))[:-3])
-    model.extend([OwnStandardising(half=True), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU()])
-    model.extend([nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, K)])
-    options = {"val_loader": scored(bench.tiny, 32), "optimizer": adam_for(model)}
-    return Examined(model, usual(bench.tiny, 32), options)
-
-
-# ---------------------------------------------------------------- before the training
-
-
-def stamps(bench: Bench) -> Before:
-    """MobileNetV3 on photos of 16 px, of which its five strides leave one value a channel for most of its layers."""
-    changes = {"model.name": "torchvision/mobilenet_v3_small", "data.size_px": 16, "data.shrink_px": 20}
-    return Before(bench.builtin, "small", {**QUICK, **PLAIN, **changes, "budget.epochs": 30.0})
-
-
-def rate_of_sgd_for_rmsprop(bench: Bench) -> Before:
-    """RMSprop, whose step does not depend on the size of the gradient, with SGD's rate of 0.1."""
+def too_big_to_hold(bench: Bench) -> Before:
+    """DenseNet-201 at 224 px with 320 images in one piece."""
     changes = {
-        "model.name": "timm/regnetx_002",
-        "data.size_px": 64,
-        "data.shrink_px": 0,
-        "optim.name": "rmsprop",
-        "optim.lr": 0.1,
-        "optim.weight_decay": 1e-5,
-        "budget.epochs": 30.0,
+        **SGD,
+        "model.name": "densenet201",
+        "data.size_px": 224,
+        "optim.batch_size": 320,
+        "optim.precision": "fp32",
+        "budget.epochs": 200.0,
     }
-    return Before(bench.tiny, "small", {**QUICK, **PLAIN, **changes})
+    return Before(bench.tiny, None, changes)
 
 
-def posters(bench: Bench) -> Before:
-    """ResNeXt-50 with batches of 256 images of 640 px in one piece."""
+def one_minute(bench: Bench) -> Before:
+    """ResNet-101 at 224 px is given one minute."""
     changes = {
-        "model.name": "resnext50",
-        "data.size_px": 640,
-        "data.shrink_px": 720,
-        "optim.batch_size": 256,
-        "budget.epochs": 90.0,
-    }
-    return Before(bench.builtin, "small", {**QUICK, **PLAIN, **changes})
-
-
-def copied_not_moved(bench: Bench) -> Before:
-    """The validation images were copied out of the training folders instead of moved."""
-    for name in classes(bench.builtin):
-        for number, path in enumerate(_files(bench.builtin, "train", name)):
-            _link(path, bench.work / "train" / name / path.name)
-            if number % 5 == 2:
-                _link(path, bench.work / "val" / name / path.name)
-    return Before(bench.work, "small", {**QUICK, "budget.epochs": 30.0})
-
-
-def shifted_out(bench: Bench) -> Before:
-    """The shift of up to 4 px in each direction was typed as 44, with images of 48 px."""
-    changes = {"model.name": "resnet20", "augment.crop": "shift", "augment.shift_px": 44, "data.fit": "squash"}
-    return Before(bench.builtin, "small", {**QUICK, **PLAIN, **changes, "budget.epochs": 30.0})
-
-
-def shares_for_epochs(bench: Bench) -> Before:
-    """The drops of the rate are given as shares of the training, where epochs are expected: three drops in the first epoch."""
-    changes = {
-        "model.options.width": 24,
-        "optim.schedule": "step",
-        "optim.drop_epochs": (0.3, 0.6, 0.8),
-        "optim.warmup_epochs": 0.0,
-        "optim.lr": 0.05,
-        "budget.epochs": 40.0,
-    }
-    return Before(bench.tiny, "small", {**QUICK, **SGD, **changes})
-
-
-def share_kept_in_the_head(bench: Bench) -> Before:
-    """The share of features to keep, 0.99, was given as the share to drop, in front of the layer of the classes."""
-    changes = {"model.name": "torchvision/mobilenet_v2", "data.size_px": 64, "data.shrink_px": 0, "budget.epochs": 40.0}
-    return Before(bench.tiny, "small", {**QUICK, **changes, "model.options": {"dropout": 0.99}})
-
-
-def left_from_debugging(bench: Bench) -> Before:
-    """A batch of two images, left over from looking for a mistake, with the rate for 128 of them."""
-    changes = {"model.name": "densenet121", "optim.batch_size": 2, "optim.lr": 0.1, "budget.epochs": 30.0}
-    return Before(bench.builtin, "small", {**QUICK, **PLAIN, **SGD, **changes})
-
-
-def few_defects(bench: Bench) -> Before:
-    """Two classes, as in the inspection of parts: 900 training images are good, and 12 have a defect."""
-    for number, name in enumerate(classes(bench.tiny)[:10]):
-        for split, most in (("train", 12 if number == 4 else 100), ("val", 25)):
-            for path in _files(bench.tiny, split, name)[:most]:
-                _link(path, bench.work / split / ("defect" if number == 4 else "good") / path.name)
-    return Before(bench.work, "small", {**QUICK, "optim.batch_size": 32, "budget.epochs": 30.0})
-
-
-# ---------------------------------------------------------------- during the training
-
-
-def _few_steps(steps: int) -> dict[str, Any]:
-    return {"budget.steps": steps, "budget.log_every": 5, "budget.evaluate_epochs": 2.0}
-
-
-def rate_of_sgd_for_lars(bench: Bench) -> During:
-    """LARS with a rate of 0.02 that would do for SGD: each step moves a layer by some hundred-thousandths of its size."""
-    changes = {
-        "model.options.width": 24,
-        "optim.name": "lars",
+        **SGD,
+        "model.name": "resnet101",
+        "data.size_px": 224,
         "optim.lr": 0.02,
-        "optim.weight_decay": 1e-4,
+        "optim.batch_size": 32,
+        "budget.time": "1m",
     }
-    return During(bench.tiny, "small", {**QUICK, **changes, **_few_steps(90)})
+    return Before(bench.tiny, None, changes)
 
 
-def exponent_mistyped(bench: Bench) -> During:
-    """A weight decay of 5e-1 where 5e-4 was meant, on a network without normalisation: the weights go to zero."""
+def frozen_from_scratch(bench: Bench, ill: bool = True) -> Before:
+    """All but the last layer is frozen, as for fine-tuning, and no trained weights are given."""
+    return Before(bench.builtin, "small", changed(SLIM, optim={"freeze": "backbone" if ill else "none"}))
+
+
+# ---------------------------------------------------------------- ill: a hundred steps
+
+
+def heavy_decay(bench: Bench, ill: bool = True) -> During:
+    """SGD with a weight decay of 0.1, which belongs to AdamW, at a rate of 0.1."""
     changes = {
-        "model.name": "alexnet",
-        "model.options": {"width": 48, "init": "he"},
-        "data.size_px": 64,
-        "data.shrink_px": 0,
-        "optim.lr": 0.01,
-        "optim.weight_decay": 0.5,
+        **SLIM,
+        **SGD,
+        "optim.lr": 0.1,
+        "optim.weight_decay": 0.1 if ill else 5e-4,
+        "optim.decay_all": True,
+        "budget.steps": 100,
     }
-    return During(bench.tiny, "small", {**QUICK, **SGD, **changes, **_few_steps(90)})
+    return During(bench.builtin, "small", changes)
 
 
-def dealt_out_at_random(bench: Bench) -> During:
-    """The training images were dealt out to the class folders in the wrong order; the validation folders are right."""
-    names = classes(bench.tiny)
-    paths = [path for name in names for path in _files(bench.tiny, "train", name)]
-    order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(5)).tolist()
-    for place, number in enumerate(order):
-        _link(paths[number], bench.work / "train" / names[place % K] / f"{place:04d}.jpg")
-    for name in names:
-        for number, path in enumerate(_files(bench.tiny, "val", name)):
-            _link(path, bench.work / "val" / name / f"{number:04d}.jpg")
-    return During(bench.work, "small", {**QUICK, **_few_steps(96)})
+def timid_rate(bench: Bench, ill: bool = True) -> During:
+    """AdamW at 2e-6 from scratch: the rate of somebody's fine-tuning."""
+    changes = {**SLIM, "optim.lr": 2e-6 if ill else 2e-3, "budget.steps": 100}
+    return During(bench.builtin, "small", changes)
 
 
-def mean_only(bench: Bench) -> During:
-    """Bytes less their mean, never divided, for a network without normalisation whose weights start as He's."""
+def dropped_out(bench: Bench, ill: bool = True) -> During:
+    """DenseNet with a dropout of 0.8 behind each of its layers."""
     changes = {
-        "model.name": "alexnet",
-        "model.options": {"width": 48, "init": "he"},
-        "data.size_px": 64,
-        "data.shrink_px": 0,
-        "data.normalise": "dataset-mean",
-        "optim.lr": 0.01,
+        **SLIM,
+        "model.name": "densenet121",
+        "model.options.growth": 6,
+        "model.options.drop_rate": 0.8 if ill else 0.0,
+        "budget.steps": 100,
     }
-    return During(bench.tiny, "small", {**QUICK, **SGD, **changes, **_few_steps(90)})
+    changes.pop("model.options.width")
+    return During(bench.builtin, "small", changes)
 
 
 # ---------------------------------------------------------------- recorded
 
 
-def _recorded(name: str) -> Callable[[Bench], Recorded]:
-    """A case that reads a folder or a table of `doctor_logs/blind`."""
-    return lambda bench: Recorded(BLIND / name)
+def recorded(name: str) -> Callable[[Bench], Recorded]:
+    """The folder or table of that name."""
+
+    def prepare(_bench: Bench) -> Recorded:
+        return Recorded(LOGS / name)
+
+    return prepare
 
 
 # ---------------------------------------------------------------- healthy
 
 
-def self_normalising(bench: Bench) -> Examined:
-    """Six convolutions with SELU and weights whose variance is one over their inputs, as self-normalising networks have."""
+def selu_without_norms(bench: Bench) -> Examined:
+    """Ten convolutions with SELU and LeCun's start: no normalisation, and none is needed."""
     torch.manual_seed(0)
-    model = PlainNet((32, 32, 64, 64, 96, 96), None, nn.SELU)
-    for layer in model:
+    model = PlainNet((8,) * 3 + (16,) * 3 + (32,) * 4, None, nn.SELU)
+    for layer in model.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
-    options = {"val_loader": scored(bench.builtin, 32, 25), "optimizer": adam_for(model, 5e-4)}
-    return Examined(model, usual(bench.builtin, 32, 100), options)
+    return Examined(
+        model, usual(bench.tiny, 32, 60), {"val_loader": scored(bench.tiny, 32, 20), "optimizer": sgd_for(model, 0.01)}
+    )
 
 
-def gates_that_help(bench: Bench) -> Examined:
-    """RegNetY, with a gate in each of its blocks, under AdamW."""
-    model = built("timm/regnety_002")
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.02)
-    return Examined(model, usual(bench.builtin, 64, 100), {"val_loader": scored(bench.builtin, 64, 25), "optimizer": optimizer})
-
-
-def three_narrow_layers(bench: Bench) -> Examined:
-    """Three narrow convolutions without normalisation on photos that are hard for them, with dropout before the classes."""
+def rezero(bench: Bench) -> Examined:
+    """Residual blocks that start at a factor of 0: at the first step their convolutions have no gradient."""
     torch.manual_seed(0)
-    model = PlainNet((24, 48, 96))
-    model.insert(len(model) - 1, nn.Dropout(0.2))
-    options = {"val_loader": scored(bench.tiny, 32, 25), "optimizer": adam_for(model)}
-    return Examined(model, usual(bench.tiny, 32, 100), options)
+    model = ReZero()
+    return Examined(
+        model, usual(bench.tiny, 32, 60), {"val_loader": scored(bench.tiny, 32, 20), "optimizer": adam_for(model, 2e-3)}
+    )
 
 
-def three_heads(bench: Bench) -> Examined:
-    """GoogLeNet with batch normalisation and its auxiliary heads at the weight of the paper."""
-    model = built("googlenet-bn")
-
-    def loss(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
-        if not isinstance(outputs, tuple):
-            return functional.cross_entropy(outputs, labels)
-        main, *others = (functional.cross_entropy(logits, labels) for logits in outputs)
-        return main + 0.3 * torch.stack(others).sum()
-
-    options = {"val_loader": scored(bench.builtin, 64, 20), "optimizer": sgd_for(model, 0.02), "loss": loss}
-    return Examined(model, usual(bench.builtin, 64, 80), options)
+def probe(bench: Bench) -> Examined:
+    """A frozen network that has learned these images, and a new last layer that is all the optimiser has."""
+    trained = bn_net((16, 32, 48, 64))
+    train_briefly(trained, usual(bench.tiny, 32, 60), 250, 3e-3)
+    torch.manual_seed(1)
+    model = Probe(trained)
+    optimizer = torch.optim.Adam(model.head.parameters(), 0.01)
+    return Examined(model, usual(bench.tiny, 32, 60), {"val_loader": scored(bench.tiny, 32, 20), "optimizer": optimizer})
 
 
-def fifty_layers(bench: Bench) -> Examined:
-    """A narrow ResNet-50 whose residual branches start at zero, with smoothed labels, on photos."""
-    model = built("resnet50", {"width": 16, "zero_gamma": True})
-    options = {
-        "val_loader": scored(bench.tiny, 64, 25),
-        "optimizer": sgd_for(model),
-        "loss": nn.CrossEntropyLoss(label_smoothing=0.1),
-    }
-    return Examined(model, usual(bench.tiny, 64, 100), options)
+def four_at_a_time(bench: Bench) -> Examined:
+    """Batches of four, with group normalisation and a rate to match."""
+    torch.manual_seed(0)
+    model = PlainNet((16, 32, 64), gn)
+    images, labels = photos(bench.tiny, "train", 32, 40)
+    return Examined(
+        model,
+        shuffled(normalised_pixels(images), labels, 4),
+        {"val_loader": scored(bench.tiny, 32, 20), "optimizer": sgd_for(model, 0.003)},
+    )
 
 
-def densely_connected(bench: Bench) -> Before:
-    """DenseNet-121 under SGD with MixUp and smoothed labels, for 60 epochs."""
-    changes = {
-        "model.name": "densenet121",
-        "data.size_px": 64,
-        "data.shrink_px": 0,
-        "optim.lr": 0.05,
-        "optim.nesterov": True,
-        "augment.mixup": 0.2,
-        "loss.smoothing": 0.1,
-        "budget.epochs": 60.0,
-    }
-    return Before(bench.tiny, "small", {**QUICK, **PLAIN, **SGD, **changes})
+def slow_mixer(bench: Bench) -> Examined:
+    """An MLP-Mixer with AdamW at 3e-4 on photos: slow, and it does learn."""
+    torch.manual_seed(0)
+    model = Mixer(48, 6, 64)
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-4, weight_decay=0.05)
+    return Examined(model, usual(bench.tiny, 48), {"val_loader": scored(bench.tiny, 48), "optimizer": optimizer})
 
 
-def auxiliary_heads(bench: Bench) -> Before:
-    """GoogLeNet with batch normalisation, its auxiliary heads at 0.3."""
-    changes = {
-        "model.name": "googlenet-bn",
-        "data.size_px": 64,
-        "data.shrink_px": 80,
-        "optim.lr": 0.05,
-        "optim.weight_decay": 2e-4,
-        "budget.epochs": 40.0,
-    }
-    return Before(bench.builtin, "small", {**QUICK, **PLAIN, **SGD, **changes})
+def one_against_all(bench: Bench) -> Examined:
+    """Twelve sigmoids with binary cross-entropy: the first loss is 0.69 and not ln 12."""
+
+    def loss(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return functional.binary_cross_entropy_with_logits(outputs, functional.one_hot(labels, K).float())
+
+    model = bn_net()
+    options = {"val_loader": scored(bench.tiny, 32, 20), "optimizer": adam_for(model, 3e-3), "loss": loss}
+    return Examined(model, usual(bench.tiny, 32, 60), options)
 
 
-def in_four_pieces(bench: Bench) -> Before:
-    """A narrow ResNet-50 whose batches of 64 are computed in four pieces."""
-    changes = {"model.name": "resnet50", "model.options.width": 24, "optim.accumulate": 4, "budget.epochs": 40.0}
-    return Before(bench.builtin, "small", {**QUICK, **changes, "data.size_px": 64, "data.shrink_px": 80})
+def grey_between_ones(bench: Bench) -> Examined:
+    """Grey photos as three equal channels, brought to -1..1 as for Inception."""
+
+    def prepared(split: Any, per_class: int) -> tuple[torch.Tensor, torch.Tensor]:
+        images, labels = photos(bench.builtin, split, 48, per_class)
+        return images.float().mean(1, keepdim=True).expand(-1, 3, -1, -1).contiguous() / 127.5 - 1, labels
+
+    torch.manual_seed(0)
+    model = built("resnet18", {"width": 12})
+    return Examined(
+        model, shuffled(*prepared("train", 40)), {"val_loader": batches(*prepared("val", 10)), "optimizer": adam_for(model)}
+    )
 
 
-def eight_channels(bench: Bench) -> Before:
-    """A ResNet-20 of half the width, with mild crops and no smoothing, for 60 epochs."""
-    changes = {
-        "model.name": "resnet20",
-        "model.options": {"width": 8},
-        "data.size_px": 32,
-        "data.shrink_px": 40,
-        "augment.scale": (0.6, 1.0),
-        "loss.smoothing": 0.0,
-        "budget.epochs": 60.0,
-    }
-    return Before(bench.builtin, "small", {**QUICK, **changes})
+def zero_gamma(bench: Bench) -> Before:
+    """ResNet-18 whose blocks start as nothing but their shortcuts."""
+    return Before(bench.builtin, "small", {**SLIM, "model.options.zero_gamma": True})
 
 
-def no_batch_norm_at_all(bench: Bench) -> Before:
-    """A small ConvNeXt under AdamW, with a long rise of the rate, averaged weights and the decay of its paper."""
-    changes = {
-        "model.name": "timm/convnext_atto",
-        "data.size_px": 64,
-        "data.shrink_px": 0,
-        "optim.lr": 0.001,
-        "optim.warmup_epochs": 5.0,
-        "optim.batch_size": 32,
-        "optim.ema": 0.99,
-        "budget.epochs": 60.0,
-    }
-    return Before(bench.tiny, "small", {**QUICK, **PLAIN, **changes})
+def heavy_augmentation(bench: Bench) -> Before:
+    """RandAugment, mixup and erasing together, with epochs enough."""
+    changes = changed(
+        SLIM,
+        augment={"policy": "randaugment", "mixup": 0.2, "erase": 0.25, "brightness": 0.3, "contrast": 0.3},
+        budget={"epochs": 30.0},
+    )
+    return Before(bench.builtin, "small", changes)
 
 
-def blended_photos(bench: Bench) -> During:
-    """MixUp in every batch and smoothed labels on hard photos: the training loss falls slowly."""
-    changes = {"augment.mixup": 0.4, "loss.smoothing": 0.1}
-    return During(bench.tiny, "small", {**QUICK, **changes, **_few_steps(96)})
+def mild_tail(bench: Bench) -> Before:
+    """Classes of 67 to 100 images."""
+    for name in ("train", "val"):
+        shutil.copytree(bench.builtin / name, bench.work / "mild" / name)
+    for place, name in enumerate(classes(bench.builtin)):
+        for path in sorted((bench.work / "mild" / "train" / name).iterdir())[100 - 3 * place :]:
+            path.unlink()
+    return Before(bench.work / "mild", "small", SLIM)
 
 
-def slow_rise(bench: Bench) -> During:
-    """Residual branches that start at zero and a rate that rises for two epochs."""
-    changes = {
-        "model.name": "resnet34",
-        "model.options": {"width": 16, "zero_gamma": True},
-        "optim.lr": 0.05,
-        "optim.warmup_epochs": 2.0,
-    }
-    return During(bench.tiny, "small", {**QUICK, **SGD, **changes, **_few_steps(96)})
+def smoothed(bench: Bench) -> During:
+    """Label smoothing of 0.3: the loss cannot fall below 1.4, whatever is learned."""
+    return During(bench.builtin, "small", changed(SLIM, loss={"smoothing": 0.3}, budget={"steps": 100}))
 
 
-# ---------------------------------------------------------------- the cases
+# ---------------------------------------------------------------- the list
+
+
+def case(
+    name: str,
+    illness: str | None,
+    network: str,
+    data: str,
+    prepare: Callable[[Bench], Before | During | Examined | Recorded],
+    also: tuple[str, ...] = (),
+    why: str = "",
+) -> Case:
+    """A case whose reason is the first words of its prepare function, unless it is told."""
+    return Case(name, illness, network, data, prepare, why or (prepare.__doc__ or "").strip(), also)
+
 
 CASES: list[Case] = [
-    # What enters the network.
-    Case(
-        "normalised-in-the-loop",
-        "normalised-twice",
-        "plain convolutions",
-        "builtin",
-        normalised_in_the_loop_as_well,
-        "images that were normalised are normalised again: a mean near -2 and a deviation near 4",
-    ),
-    Case(
-        "bytes-for-a-wrapped-network",
-        "pixel-range",
-        "alexnet",
-        "tiny",
-        bytes_for_a_wrapped_network,
-        "a network that wants 0..1 and normalises for itself gets 0..255",
-    ),
-    Case(
-        "scored-by-another-reader",
-        "colour-order",
-        "resnet18",
-        "tiny",
-        scored_by_another_reader,
-        "validation images come in blue, green, red, training images in red, green, blue",
-        ("preprocessing-mismatch",),
-    ),
-    Case(
-        "first-image-always",
-        "constant-images",
-        "resnet34",
-        "builtin",
-        first_image_always,
-        "all training images are the same one, under all labels",
-    ),
-    Case(
-        "counted-from-one",
-        "labels-off-by-one",
-        "torchvision/shufflenet_v2_x0_5",
-        "tiny",
-        counted_from_one,
-        "labels run from 1 to 12, outputs from 0 to 11",
-    ),
-    Case(
-        "no-data-stripes",
-        "bad-batch",
-        "torchvision/mobilenet_v2",
-        "tiny",
-        no_data_stripes,
-        "three of 480 images hold values of -9999",
-    ),
-    # The network.
-    Case(
-        "biases-of-a-gate",
-        "saturated-units",
-        "plain convolutions with tanh",
-        "tiny",
-        biases_of_a_gate,
-        "biases of 5 hold every tanh at 1, where nothing comes back",
-    ),
-    Case(
-        "standard-normal-weights",
-        "initialisation",
-        "torchvision/squeezenet1_1",
-        "builtin",
-        standard_normal_weights,
-        "weights of deviation 1 in 26 layers without normalisation: the signal grows several times at each",
-    ),
-    Case(
-        "forgotten-tower",
-        "unused-parameters",
-        "plain convolutions in two towers",
-        "builtin",
-        forgotten_tower,
-        "nearly all parameters are in a tower that forward() does not call",
-    ),
-    Case(
-        "averaged-without-buffers",
-        "batch-norm-statistics",
-        "resnet18",
-        "builtin",
-        averaged_without_buffers,
-        "trained weights beside running statistics that are still 0 and 1",
-    ),
-    Case(
-        "epsilon-of-zero",
-        "precision",
-        "plain convolutions, 16-bit standardising",
-        "tiny",
-        epsilon_of_zero,
-        "an epsilon of 1e-8 is 0 in 16 bits, so a channel without signal becomes not a number",
-    ),
-    # Before the training.
-    Case(
-        "stamps",
-        "image-size",
-        "torchvision/mobilenet_v3_small",
-        "builtin",
-        stamps,
-        "images of 16 px for a network that divides the side by 32",
-    ),
-    Case(
-        "rate-of-sgd-for-rmsprop",
-        "learning-rate-high",
-        "timm/regnetx_002",
-        "tiny",
-        rate_of_sgd_for_rmsprop,
-        "RMSprop at 0.1, a hundred times what suits it",
-    ),
-    Case("posters", "memory", "resnext50", "builtin", posters, "256 images of 640 px at once keep hundreds of gigabytes"),
-    Case(
-        "copied-not-moved",
-        "train-in-val",
-        "resnet18",
-        "builtin",
-        copied_not_moved,
-        "every validation image is a training image too",
-    ),
-    Case(
-        "shifted-out",
-        "crop-loses-object",
-        "resnet20",
-        "builtin",
-        shifted_out,
-        "images of 48 px are shifted by up to 44 px in each direction, and what comes in is black",
-    ),
-    Case(
-        "shares-for-epochs",
+    case("gaussian-vgg", "initialisation", "VGG-like", "tiny", gaussian_vgg),
+    case("thirty-layers", "no-normalisation", "plain, 30 layers", "tiny", thirty_layers),
+    case("prior-everywhere", "dead-units", "SqueezeNet-like", "tiny", prior_everywhere),
+    case("keras-momentum", "batch-norm-statistics", "resnet18", "tiny", keras_momentum),
+    case("never-divided", "pixel-range", "lenet5", "tiny", never_divided),
+    case("reshaped", "channels-last", "small plain net", "tiny", reshaped),
+    case("listdir-order", "class-order", "small plain net", "tiny", listdir_order),
+    case("hidden-folder", "labels-off-by-one", "small plain net", "tiny", hidden_folder),
+    case("zipped-apart", "labels-shuffled", "small plain net", "tiny", zipped_apart),
+    case("half-adam", "precision", "small plain net", "builtin", half_adam),
+    case("blank-scan", "bad-batch", "MLP-Mixer", "tiny", blank_scan),
+    case("blocks-in-a-list", "unused-parameters", "listed blocks", "tiny", blocks_in_a_list),
+    case("last-exit-only", "heads-forgotten", "BranchyNet-like", "tiny", last_exit_only),
+    case("blurred-each-time", "waiting-for-data", "small plain net", "tiny", blurred_each_time),
+    case("val-as-it-comes", "preprocessing-mismatch", "small plain net", "tiny", val_as_it_comes),
+    case("keyhole", "crop-loses-object", "resnet18", "builtin", keyhole),
+    case("long-tail", "unequal-classes", "resnet18", "builtin", long_tail),
+    case("saved-again", "train-in-val", "resnet18", "tiny", saved_again),
+    case("whole-set", "batch-too-large", "resnet18", "builtin", whole_set),
+    case("too-big-to-hold", "memory", "densenet201", "tiny", too_big_to_hold),
+    case("one-minute", "time", "resnet101", "tiny", one_minute),
+    case("frozen-from-scratch", "frozen-parameters", "resnet18", "builtin", frozen_from_scratch),
+    case("heavy-decay", "weight-decay-high", "resnet18", "builtin", heavy_decay),
+    case("timid-rate", "learning-rate-low", "resnet18", "builtin", timid_rate),
+    case("dropped-out", "regularisation-strong", "densenet121", "builtin", dropped_out),
+    case("rate-too-high", "learning-rate-high", "small plain net", "tiny", recorded("rate-too-high.csv"), why="SGD at 1."),
+    case("average-lags", "ema-slow", "small plain net", "tiny", recorded("average-lags.csv"), why="EMA of 0.9999, 222 steps."),
+    case(
+        "drops-at-once",
         "schedule-early",
-        "resnet18",
+        "small plain net",
         "tiny",
-        shares_for_epochs,
-        "the rate is divided by a thousand within the first of 40 epochs",
+        recorded("drops-at-once.csv"),
+        why="Drops at epochs 1, 2, 3.",
     ),
-    Case(
-        "share-kept-in-the-head",
-        "regularisation-strong",
-        "torchvision/mobilenet_v2",
-        "tiny",
-        share_kept_in_the_head,
-        "dropout takes 99 % of the features in front of the last layer",
-    ),
-    Case(
-        "left-from-debugging",
-        "batch-too-small",
-        "densenet121",
-        "builtin",
-        left_from_debugging,
-        "two images a step, with batch normalisation and SGD at 0.1",
-    ),
-    Case(
-        "few-defects",
-        "unequal-classes",
-        "resnet18",
-        "tiny",
-        few_defects,
-        "900 images of one class, 12 of the other",
-    ),
-    # During the training.
-    Case(
-        "rate-of-sgd-for-lars",
-        "learning-rate-low",
-        "resnet18",
-        "tiny",
-        rate_of_sgd_for_lars,
-        "LARS multiplies the rate of 0.02 by its trust of 0.001",
-    ),
-    Case(
-        "exponent-mistyped",
-        "weight-decay-high",
-        "alexnet",
-        "tiny",
-        exponent_mistyped,
-        "a weight decay of 0.5 under SGD is a thousand times what suits it",
-    ),
-    Case(
-        "dealt-out-at-random",
-        "labels-shuffled",
-        "resnet18",
-        "tiny",
-        dealt_out_at_random,
-        "training images lie in class folders at random",
-    ),
-    Case(
-        "mean-only",
-        "not-normalised",
-        "alexnet",
-        "tiny",
-        mean_only,
-        "pixels with a deviation of 60 for a network without normalisation that wants 1",
-        ("pixel-range",),
-    ),
-    # Recorded.
-    Case(
-        "run-underfitting",
-        "underfitting",
-        "resnet20",
-        "tiny",
-        _recorded("underfitting"),
-        "two, four and eight channels in the three stages: training and validation stop low, close together",
-    ),
-    Case(
-        "run-class-order",
-        "class-order",
-        "resnet18",
-        "builtin",
-        _recorded("class-order"),
-        "validation folders were named by class numbers that had been sorted as text",
-    ),
-    Case(
-        "run-memory",
-        "memory-growing",
-        "resnet18",
-        "builtin",
-        _recorded("memory-growing"),
-        "each step leaves 26 MB behind, as where outputs are kept in a list",
-    ),
-    Case(
-        "run-throughput",
-        "throughput-falling",
-        "resnet18",
-        "tiny",
-        _recorded("throughput-falling"),
-        "images per second fall to a fifth from the first quarter of the run to its end",
-    ),
-    Case(
-        "table-overfitting",
-        "overfitting",
-        "plain convolutions",
-        "tiny",
-        _recorded("table-overfitting.csv"),
-        "all training images are known by heart, validation loss rises for most of the epochs",
-    ),
-    Case(
-        "table-learning-rate-low",
-        "learning-rate-low",
-        "plain convolutions",
-        "builtin",
-        _recorded("table-learning-rate-low.csv"),
-        "SGD at 0.00001: in 18 epochs the loss falls steadily and by next to nothing",
-    ),
-    # Healthy ones that look ill.
-    Case(
-        "self-normalising",
-        None,
-        "plain convolutions with SELU",
-        "builtin",
-        self_normalising,
-        "no normalisation, and weights smaller than He's, for SELU wants both",
-    ),
-    Case(
-        "gates-that-help",
-        None,
-        "timm/regnety_002",
-        "builtin",
-        gates_that_help,
-        "a gate between 0 and 1 in each of thirteen blocks, with batch norms between",
-    ),
-    Case(
-        "three-narrow-layers",
-        None,
-        "plain convolutions",
-        "tiny",
-        three_narrow_layers,
-        "a small network without normalisation on hard photos: slow, and it learns",
-    ),
-    Case(
-        "three-heads",
-        None,
-        "googlenet-bn",
-        "builtin",
-        three_heads,
-        "three heads, all of them in the loss, so that it is larger than ln 12",
-    ),
-    Case(
-        "fifty-layers",
-        None,
-        "resnet50",
-        "tiny",
-        fifty_layers,
-        "most layers get no gradient in the first step, as intended, and labels are smoothed",
-    ),
-    Case(
-        "densely-connected",
-        None,
-        "densenet121",
-        "tiny",
-        densely_connected,
-        "121 layers for 1,200 photos, with MixUp and smoothed labels",
-    ),
-    Case("auxiliary-heads", None, "googlenet-bn", "builtin", auxiliary_heads, "auxiliary heads at the weight of the paper"),
-    Case("in-four-pieces", None, "resnet50", "builtin", in_four_pieces, "batch norms see 16 images at a time"),
-    Case("eight-channels", None, "resnet20", "builtin", eight_channels, "a network of 70,000 parameters, for enough epochs"),
-    Case(
-        "no-batch-norm-at-all",
-        None,
-        "timm/convnext_atto",
-        "tiny",
-        no_batch_norm_at_all,
-        "residuals that start near zero, a low rate with a long rise, averaged weights",
-    ),
-    Case(
-        "blended-photos",
-        None,
-        "resnet18",
-        "tiny",
-        blended_photos,
-        "training loss stays high, for images are blended, labels smoothed and photos hard",
-    ),
-    Case(
-        "slow-rise",
-        None,
-        "resnet34",
-        "tiny",
-        slow_rise,
-        "hardly anything happens in the first steps, for the rate rises and the branches start at zero",
-    ),
-    Case(
-        "run-healthy-slim",
-        None,
-        "resnet18",
-        "builtin",
-        _recorded("healthy-slim"),
-        "validation runs ahead of training, which sees crops and smoothed labels",
-    ),
-    Case(
-        "run-healthy-mixup",
-        None,
-        "resnet18",
-        "tiny",
-        _recorded("healthy-mixup"),
-        "hard photos under MixUp and smoothing: a training loss that stays high, and accuracy that rises",
-    ),
-    Case(
-        "table-healthy",
-        None,
-        "plain convolutions",
-        "tiny",
-        _recorded("table-healthy.csv"),
-        "hard photos and a small network: accuracy stays moderate, training and validation close together",
-    ),
+    case("by-heart", "overfitting", "small plain net", "tiny", recorded("by-heart.csv"), why="360 images, 36 epochs."),
+    case("keeps-the-graph", "memory-growing", "small plain net", "tiny", recorded("keeps-the-graph.csv"), why="`total += loss`."),
+    case("selu-without-norms", None, "SELU net", "tiny", selu_without_norms),
+    case("rezero", None, "ReZero", "tiny", rezero),
+    case("probe", None, "frozen features", "tiny", probe),
+    case("four-at-a-time", None, "small plain net", "tiny", four_at_a_time),
+    case("slow-mixer", None, "MLP-Mixer", "tiny", slow_mixer),
+    case("one-against-all", None, "small plain net", "tiny", one_against_all),
+    case("grey-between-ones", None, "resnet18", "builtin", grey_between_ones),
+    case("zero-gamma", None, "resnet18", "builtin", zero_gamma),
+    case("heavy-augmentation", None, "resnet18", "builtin", heavy_augmentation),
+    case("mild-tail", None, "resnet18", "builtin", mild_tail),
+    case("smoothed", None, "resnet18", "builtin", smoothed),
+    case("restarts", None, "small plain net", "tiny", recorded("restarts.csv"), why="The loss rises at each restart."),
 ]

@@ -20,7 +20,8 @@ from striate.data.loader import Workers
 from striate.doctor import diagnosis, examination, preflight, table
 from striate.doctor.examination import Examination
 from striate.doctor.finding import Finding, Remedy
-from striate.errors import StriateError, UserError
+from striate.doctor.rules import batch_norm_mode
+from striate.errors import BatchTooSmallError, StriateError, UserError
 from striate.files import write_json
 from striate.models import catalog
 from striate.recipe import Recipe
@@ -50,10 +51,11 @@ def of_data(request: Request, limit_s: float = LIMIT_S, quiet: bool = False) -> 
 
     Raises what training would raise before its first step.
     """
-    with progress.Display(quiet) as display, sitting.rehearsed(request, "doctor", display) as rehearsal:
-        patient = preflight.patient(
-            rehearsal.recipe, rehearsal.run, rehearsal.splits, rehearsal.device, rehearsal.workers, limit_s, rehearsal.forecast
-        )
+    with progress.Display(quiet) as display, sitting.rehearsed(request, "doctor", display) as of:
+        try:
+            patient = preflight.patient(of.recipe, of.run, of.splits, of.device, of.workers, limit_s, of.forecast)
+        except BatchTooSmallError as error:
+            return examination.refused(batch_norm_mode.refused(error))
         return examination.before(patient)
 
 

@@ -37,6 +37,10 @@ class UserError(StriateError):
     exit_code = 2
 
 
+class BatchTooSmallError(UserError):
+    """Batch normalisation would have a single image to average over."""
+
+
 class DataError(StriateError):
     """Images, labels or layout: the message names the file or row."""
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import striate
-from striate.doctor import catalog
+from striate.doctor import catalog, examine
 from striate.errors import DataError, UserError
 from tests.doctor import makers
 
@@ -328,3 +328,78 @@ def test_replaced_buffers_hooks_on_parameters_and_gradients_outside_the_optimise
     assert all(torch.equal(parameter.grad, torch.ones_like(parameter)) for parameter in model.parameters())
     assert not model.prompt.table._backward_hooks
     assert torch.equal(torch.get_rng_state(), state)
+
+
+class Counted:
+    """A loader that counts its passes and its batches, and can take its time or fail."""
+
+    def __init__(self, count=4, fails_at=None):
+        self.count, self.fails_at, self.passes, self.loaded = count, fails_at, 0, 0
+
+    def __iter__(self):
+        self.passes += 1
+        for number in range(self.count):
+            if number == self.fails_at:
+                raise OSError("disk gone")
+            self.loaded += 1
+            yield makers.images(8, seed=number)
+
+
+CPU = torch.device("cpu")
+
+
+def test_what_was_loaded_is_kept_for_the_next_rule():
+    loader = Counted()
+    loading = examine._Loading(loader, CPU, "the loader")
+    first = next(loading())
+    assert loader.loaded == 1  # no more than what was asked for
+    whole, again = list(loading()), list(loading())
+    assert (loader.passes, loader.loaded) == (1, 4) and len(loading.seconds) == 4
+    assert len(whole) == len(again) == 4 and whole[0][0] is again[0][0] is first[0]
+
+
+def test_two_passes_at_once_see_the_same_batches():
+    loading = examine._Loading(Counted(), CPU, "the loader")
+    pairs = list(zip(loading(), loading(), strict=True))
+    assert len(pairs) == 4 and all(one[0] is other[0] for one, other in pairs)
+
+
+def test_of_a_generator_all_is_kept_whatever_its_size(monkeypatch):
+    monkeypatch.setattr(examine, "KEPT_BYTES", 1)
+    loader = Counted()
+    loading = examine._Loading(iter(loader), CPU, "the loader")
+    for _ in range(2):
+        assert [float(images.sum()) for images, _ in loading()] == [
+            float(makers.images(8, seed=number)[0].sum()) for number in range(4)
+        ]
+    assert loader.loaded == 4
+
+
+def test_a_slow_loader_is_waited_for_once():
+    loader = Counted(8)
+    striate.examine(makers.small(), loader, classes=12, seconds=10)
+    assert (loader.passes, loader.loaded) == (1, 8)
+
+
+class Unopened:
+    def __iter__(self):
+        raise PermissionError("no/such/folder")
+
+
+def test_a_loader_that_cannot_be_opened():
+    with pytest.raises(DataError, match=r"PermissionError: no/such/folder"):
+        striate.examine(makers.small(), Unopened())
+
+
+@pytest.mark.parametrize("val_loader", [Unopened(), Counted(fails_at=0), [3]], ids=["unopened", "fails", "no batches"])
+def test_a_validation_loader_that_fails_is_named_and_ends_nothing(val_loader):
+    found = striate.examine(makers.small(), batches(2), val_loader=val_loader, classes=12, seconds=10)
+    assert found.unchecked["scored-images"].startswith("failed: ") and "one-batch" in found.checked
+
+
+def test_the_length_of_a_loader_is_its_steps():
+    big = [makers.images(128, 16)] * 2
+    found = striate.examine(makers.small(), big, classes=12, seconds=10)
+    assert "batch-too-large" in {one.cause for one in found}
+    found = striate.examine(makers.small(), (one for one in big), classes=12, seconds=10)
+    assert found.unchecked["batch-size"] == "the loader does not say its length"

@@ -41,7 +41,7 @@ JUDGED = {
     "nothing": set(),
     "few steps": {"non_finite", "update_ratio"},
     "losses alone": {
-        "non_finite", "divergence", "plateau_at_chance", "plateau", "regularisation", "rate_too_high", "spikes"
+        "non_finite", "divergence", "plateau_at_chance", "plateau", "regularisation", "rate_too_high", "rate_too_low", "spikes"
     },
     "rates alone": set(),
 }  # fmt: skip

@@ -147,3 +147,93 @@ def test_dropout_is_off_and_batch_norm_uses_the_batch():
 def test_parts_of_a_network_are_its_own():
     assert passes.stage_names(makers.network("resnet18"))[:3] == ["conv1", "bn1", "layer1"]
     assert "features.0" in passes.stage_names(makers.network("vgg-a"))
+
+
+class Gated(nn.Module):
+    """A gate that is written in `forward` and is no module of its own."""
+
+    def __init__(self, multiply):
+        super().__init__()
+        self.stem, self.squeeze, self.classes = nn.Conv2d(3, 8, 3), nn.Linear(8, 8), nn.Linear(8, 12)
+        self.multiply = multiply
+        nn.init.zeros_(self.squeeze.weight)
+        nn.init.constant_(self.squeeze.bias, -1.0)
+
+    def forward(self, images):
+        x = self.stem(images)
+        return self.classes(self.multiply(x, self.squeeze(x.mean((2, 3)))).mean((2, 3)))
+
+
+FACTOR = 1 / (1 + math.e)  # sigmoid of -1
+
+
+@pytest.mark.parametrize(
+    "multiply",
+    [
+        lambda x, y: x * torch.sigmoid(y)[:, :, None, None],
+        lambda x, y: y.sigmoid().view(len(y), 8, 1, 1) * x,
+        lambda x, y: torch.mul(x, torch.sigmoid(y).unsqueeze(-1).unsqueeze(-1).expand_as(x)),
+    ],
+    ids=["indexed", "viewed", "expanded"],
+)
+def test_gates_by_multiplication_whoever_writes_them(multiply):
+    seen = passes.look(Gated(multiply), *makers.images(8), passes.summed(0.3))
+    assert {layer.name: layer.gate for layer in seen.layers if layer.gate is not None} == {
+        "squeeze": pytest.approx(FACTOR, abs=1e-5)
+    }
+
+
+@pytest.mark.parametrize(
+    "multiply",
+    [
+        lambda x, y: x * torch.sigmoid(x),
+        lambda x, y: torch.sigmoid(x) * x,
+        lambda x, y: functional.silu(x),
+        lambda x, y: x + torch.sigmoid(y)[:, :, None, None],
+        lambda x, y: x * torch.tanh(y)[:, :, None, None],
+    ],
+    ids=["swish", "swish turned round", "silu", "added", "tanh"],
+)
+def test_what_is_no_gate(multiply):
+    seen = passes.look(Gated(multiply), *makers.images(8), passes.summed(0.3))
+    assert [layer.name for layer in seen.layers if layer.gate is not None] == []
+
+
+def test_a_gate_that_is_a_module_is_not_told_twice():
+    model = nn.Sequential(nn.Conv2d(3, 32, 3), SqueezeExcite(32, 16), nn.Flatten(), nn.Linear(32 * 30 * 30, 12))
+    seen = passes.look(model, *makers.images(8), passes.summed(0.3))
+    assert [layer.name for layer in seen.layers if layer.gate is not None] == ["1"]
+
+
+class Listed(nn.Module):
+    """Layers in a plain list, and a tensor that is no parameter."""
+
+    def __init__(self, kept):
+        super().__init__()
+        self.stem, self.classes = nn.Conv2d(3, 8, 3), nn.Linear(8, 12)
+        self.layers = kept([nn.Linear(8, 8), nn.Linear(8, 8, bias=False)])
+        self.scale = torch.ones(8, requires_grad=kept is list)
+
+    def forward(self, images):
+        x = self.stem(images).mean((2, 3))
+        for layer in self.layers:
+            x = layer(x) * self.scale
+        return self.classes(x)
+
+
+@pytest.mark.parametrize(("kept", "numbers"), [(list, 8 * 8 + 8 + 8 * 8 + 8), (nn.ModuleList, 0)])
+def test_numbers_that_could_learn_and_are_no_parameters(kept, numbers):
+    assert passes.look(Listed(kept), *makers.images(8), passes.summed(0.3)).strays == numbers
+
+
+def test_tanhs_of_another_height_are_saturated_at_their_own():
+    class Tanh(nn.Module):
+        def forward(self, x):
+            return 1.7159 * torch.tanh(x)
+
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), Tanh(), nn.Flatten(), nn.Linear(64, 12))
+    with torch.no_grad():
+        model[0].weight.zero_()
+        model[0].bias.copy_(torch.tensor([9.0, -9.0, 9.0, 0.0]))
+    seen = passes.look(model, *makers.images(4, 4), passes.summed(0.3))
+    assert next(layer.saturated for layer in seen.layers if layer.name == "1") == pytest.approx(0.75)

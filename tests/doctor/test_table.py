@@ -234,3 +234,80 @@ def test_nothing_makes_it_crash(written):
         else:
             assert len(history.steps) + sum(map(len, history.evaluations.values())) > 0
             assert not any(math.isinf(value) for value in history.steps["loss"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "bytes_"),
+    [
+        ("gpu_mem_gb", 2.5, 2.5e9),
+        ("GPU memory (gib)", 2, 2 * 2**30),
+        ("mem_mb", 700, 7e8),
+        ("ram [mib]", 3, 3 * 2**20),
+        ("memory", 3e9, 3e9),
+        ("memory", 1500, 1.5e9),
+        ("GPU_mem", 2.5, 2.5e9),
+        ("rss_bytes", 300, 300),
+    ],
+)
+def test_memory_with_its_unit_or_by_its_size(written, name, value, bytes_):
+    history = table.read(written(f"epoch,loss,{name}\n0,2.3,{value}\n1,2.0,{value}\n"))
+    assert history.steps["memory_bytes"].tolist() == pytest.approx([bytes_] * 2)
+    assert history.steps["loss"].tolist() == [2.3, 2.0]
+
+
+@pytest.mark.parametrize("name", ["images_per_s", "img/s", "samples/sec", "throughput", "imgs_per_second", "it/s"])
+def test_images_per_second(written, name):
+    history = table.read(written(f"epoch,loss,{name}\n0,2.3,810\n1,2.0,640\n"))
+    assert history.steps["images_per_s"].tolist() == [810, 640]
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds", "clock", "speed"),
+    [
+        ("elapsed", [10, 20, 30, 40], [10, 20, 30, 40], None),
+        ("time", [11, 20, 31, 40], [11, 20, 31, 40], None),
+        ("epoch_time", [10, 10, 12.5, 20], None, [0.1, 0.1, 0.08, 0.05]),
+        ("seconds", [10, 12, 14, 16], None, [0.1, 1 / 12, 1 / 14, 1 / 16]),
+    ],
+    ids=["elapsed", "a clock", "lengths", "rising lengths"],
+)
+def test_seconds_are_a_clock_or_the_length_of_each_epoch(written, name, seconds, clock, speed):
+    rows = "".join(f"{epoch},2.{9 - epoch},{one}\n" for epoch, one in enumerate(seconds))
+    history = table.read(written(f"epoch,loss,{name}\n{rows}"))
+    for column, values in (("elapsed_s", clock), ("epochs_per_s", speed)):
+        found = history.steps[column]
+        assert np.isnan(found).all() if values is None else found.tolist() == pytest.approx(values), column
+
+
+def test_waiting_for_data_is_a_share_of_the_time(written):
+    history = table.read(written("epoch,loss,epoch_time,data_time\n0,2.3,10,1\n1,2.2,10,4\n2,2.1,8,6\n"))
+    assert history.steps["wait_share"].tolist() == pytest.approx([0.1, 0.4, 0.75])
+
+
+def test_what_a_machine_tells_is_no_loss_and_no_epoch(written):
+    header = "epoch,train_loss,time_left,memory_free,total_memory,eta_seconds,images_seen"
+    history = table.read(written(f"{header}\n0,2.3,100,5,6,7,8\n1,2.0,50,5,6,7,8\n"))
+    assert history.steps["loss"].tolist() == [2.3, 2.0] and history.steps["epoch"].tolist() == [0, 1]
+    for column in ("memory_bytes", "images_per_s", "elapsed_s", "epochs_per_s"):
+        assert np.isnan(history.steps[column]).all(), column
+    with pytest.raises(UserError, match="a loss or an accuracy"):
+        table.read(written("epoch,time,memory\n0,1,2\n"))
+
+
+@pytest.mark.parametrize("order", ["val_loss,val_acc,ema_val_acc", "ema_val_acc,val_loss,val_acc"])
+def test_scores_of_averaged_weights_stand_beside_those_of_the_raw_ones(written, order):
+    value = {"val_loss": (2.2, 1.9), "val_acc": (14, 22), "ema_val_acc": (9, 16)}
+    names = order.split(",")
+    rows = "".join(f"{epoch},2.{4 - epoch}," + ",".join(str(value[name][epoch]) for name in names) + "\n" for epoch in (0, 1))
+    history = table.read(written(f"epoch,loss,{order}\n{rows}"))
+    raw, averaged = history.scores("val", "raw"), history.scores("val", "EMA")
+    assert raw["loss"].tolist() == [2.2, 1.9] and raw["top1"].tolist() == pytest.approx([0.14, 0.22])
+    assert averaged["top1"].tolist() == pytest.approx([0.09, 0.16])
+    assert history.steps["loss"].tolist() == [2.4, 2.3] and np.isnan(history.steps["top1"]).all()
+
+
+def test_swa_and_a_loss_of_averaged_weights_in_training(written):
+    history = table.read(written("epoch,loss,ema_loss,val_acc,val_acc_swa\n0,2.3,9,0.1,0.2\n1,2.0,9,0.2,0.4\n"))
+    assert history.steps["loss"].tolist() == [2.3, 2.0]
+    assert history.scores("val", "raw")["top1"].tolist() == [0.1, 0.2]
+    assert history.scores("val", "EMA")["top1"].tolist() == [0.2, 0.4]

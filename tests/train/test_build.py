@@ -8,8 +8,9 @@ import pytest
 
 from striate.data.augment import colour
 from striate.data.augment.draw import Augmentation
+from striate.models import catalog
 from striate.recipe import AugmentGroup, Recipe, change
-from striate.train.build import augmentation_of
+from striate.train.build import augmentation_of, is_narrow
 from striate.view import View
 
 VIEW = View(64, "crop", 73, "bilinear", False, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -62,3 +63,8 @@ def test_what_the_recipe_says_elsewhere_is_put_in() -> None:
 
 def test_a_default_recipe_does_nothing_beyond_crop_and_mirror() -> None:
     assert augmentation_of(change(Recipe(), {"data.size_px": 64}), VIEW).is_plain
+
+
+@pytest.mark.parametrize("width, narrow", [(4, True), (7, True), (8, False), (64, False)])
+def test_convolutions_of_few_outputs_are_narrow(width, narrow):
+    assert is_narrow(catalog.build("resnet18", 3, {"width": width})) is narrow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,10 @@ from striate.doctor.history import History
 from striate.doctor.patient import Patient
 from striate.errors import CheckpointError
 from striate.predictions import Predictions
+
+# Rules before a training that clear a cause when they find nothing, and what is left of its weight then.
+CLEARS = {"labels-shuffled": "labels-shuffled", "input-scale": "not-normalised"}
+CLEARED = 0.3
 
 
 @dataclass(frozen=True)
@@ -80,10 +84,13 @@ class Examination:
     def joined(self, other: Examination) -> Examination:
         """Both in one, ranked anew; of two findings of one rule the other's counts."""
         codes = {finding.code for finding in other.findings}
+        found = {finding.rule for finding in self.findings}
+        cleared = {cause for code, cause in CLEARS.items() if code in self.checked and code not in found}
+        later = [_without(finding, cleared) for finding in other.findings]
         kept = [dataclasses.replace(one, follows=None) for one in self.findings if one.code not in codes]
         checked = {**self.checked, **other.checked}
         unchecked = {code: why for code, why in {**self.unchecked, **other.unchecked}.items() if code not in checked}
-        return Examination(tuple(ranked([*kept, *other.findings])), checked, unchecked, self.seconds + other.seconds)
+        return Examination(tuple(ranked([*kept, *later])), checked, unchecked, self.seconds + other.seconds)
 
 
 def before(patient: Patient, rules: Mapping[str, Rule] = BEFORE, stopped: Callable[[], str | None] = lambda: None) -> Examination:
@@ -114,6 +121,12 @@ def before(patient: Patient, rules: Mapping[str, Rule] = BEFORE, stopped: Callab
     return Examination(tuple(ranked(findings)), checked, unchecked, time.monotonic() - patient.began)
 
 
+def refused(finding: Finding) -> Examination:
+    """Of a training that cannot begin: the one finding that says why, and nothing else was looked at."""
+    unchecked = {code: "the training would not begin" for code in BEFORE}
+    return Examination((dataclasses.replace(finding, rule=finding.code),), {finding.code: "the training begins"}, unchecked)
+
+
 def after(history: History, predictions: Predictions | None = None, index: Index | None = None) -> Examination:
     """Examines what a training told, and what its network said about held-out images where that is given with their index."""
     began = time.monotonic()
@@ -142,6 +155,14 @@ def after(history: History, predictions: Predictions | None = None, index: Index
         else:
             run(code, words, functools.partial(look, predictions, index))
     return Examination(tuple(ranked(findings)), checked, unchecked, time.monotonic() - began)
+
+
+def _without(finding: Finding, cleared: Set[str]) -> Finding:
+    """The finding with less weight on causes that were looked at before the training and are in order."""
+    causes = [
+        dataclasses.replace(cause, weight=CLEARED * cause.weight) if cause.name in cleared else cause for cause in finding.causes
+    ]
+    return dataclasses.replace(finding, causes=tuple(causes))
 
 
 def _failure(error: Exception) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from striate.errors import DataError, StriateError, UserError
 
 # What the parts of a batch are called where it is a dict.
 IMAGES = ("image", "images", "pixel_values", "img", "x", "input", "inputs", "data")
+# Of a loader, batches are kept up to this.
+KEPT_BYTES = 500e6
 LABELS = ("label", "labels", "target", "targets", "y", "class", "fine_label")
 
 
@@ -58,7 +61,8 @@ def _examined(
     device: torch.device,
     began: float,
 ) -> Examination:
-    train = _batches(loader, device, "the loader")
+    train = _Loading(loader, device, "the loader")
+    scored = None if val_loader is None else _Loading(val_loader, device, "val_loader")
     try:
         first = next(train(), None)
     except StriateError:
@@ -72,11 +76,13 @@ def _examined(
         *first,
         train,
         loss or passes.summed(0.3),
-        scored=None if val_loader is None else _batches(val_loader, device, "val_loader"),
+        scored=scored,
         classes=classes,
+        steps_per_epoch=len(loader) if isinstance(loader, Sized) else None,
         optimizer=optimizer,
         seconds=seconds,
         began=began,
+        loading_s=train.seconds,
     )
     return examination.before(patient)
 
@@ -110,31 +116,50 @@ def _device(model: nn.Module) -> torch.device:
     return first.device
 
 
-def _batches(loader: Iterable[Any], device: torch.device, name: str) -> Callable[[], Iterator[tuple[torch.Tensor, torch.Tensor]]]:
-    """A function that begins a pass over a stranger's loader, as batches on the device.
+class _Loading:
+    """A stranger's loader: each call begins a pass over it, as batches on the device.
 
-    A loader that can be iterated over once only (a generator) is kept as far as it was read.
+    What was loaded is kept, so that every rule sees the same first batches and a slow loader is waited for once; all of a loader
+    that can be iterated over once only, and of others so many bytes. seconds: what each batch took to come.
     """
-    is_once = iter(loader) is loader
-    kept: list[Any] = []
-    source = iter(loader) if is_once else None
 
-    def again() -> Iterator[Any]:
-        if source is None:
-            yield from loader
-            return
-        yield from kept
-        for batch in source:
-            kept.append(batch)
-            yield batch
+    def __init__(self, loader: Iterable[Any], device: torch.device, name: str) -> None:
+        self.seconds: list[float] = []
+        self._loader, self._device, self._name = loader, device, name
+        self._is_once = hasattr(loader, "__next__")
+        self._kept: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._source: Iterator[Any] | None = None
+        self._is_at_end = False
+        self._bytes = 0
 
-    def begin() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for batch in again():
-            images, labels = _parts(batch, name)
-            if len(images):
-                yield images.to(device), labels.to(device)
+    def __call__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        place = 0
+        while True:
+            while place < len(self._kept):
+                yield self._kept[place]
+                place += 1
+            if self._is_at_end:
+                return
+            if not self._is_once and self._bytes > KEPT_BYTES:
+                rest = itertools.islice(self._loader, place, None)
+                yield from filter(None, map(self._of, rest))
+                return
+            began = time.monotonic()
+            if self._source is None:
+                self._source = iter(self._loader)
+            try:
+                batch = next(self._source)
+            except StopIteration:
+                self._is_at_end = True
+                return
+            self.seconds.append(time.monotonic() - began)
+            if (one := self._of(batch)) is not None:
+                self._kept.append(one)
+                self._bytes += one[0].numel() * one[0].element_size()
 
-    return begin
+    def _of(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
+        images, labels = _parts(batch, self._name)
+        return (images.to(self._device), labels.to(self._device)) if len(images) else None
 
 
 def _parts(batch: Any, name: str) -> tuple[torch.Tensor, torch.Tensor]:

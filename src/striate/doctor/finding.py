@@ -208,6 +208,7 @@ EXPLAINS: dict[str, tuple[str, ...]] = {
     "constant-images": ("input-scale", "channel-order", "labels-shuffled", "constant-function", "one-batch", "forward-pass"),
     "channel-order": ("labels-shuffled", "class-order", "plateau-at-chance"),
     "input-scale": ("signal-size", "initial-loss", "learning-rate", "one-batch", "exploding-gradient", "dead-units"),
+    "unequal-classes": ("class-order",),
     "one-class": ("unequal-classes", "one-batch"),
     "labels-off-by-one": ("head-size",),
     "labels-shuffled": ("class-order", "plateau-at-chance", "validation-at-chance", "overfitting"),
@@ -220,7 +221,7 @@ EXPLAINS: dict[str, tuple[str, ...]] = {
     "plateau-at-chance": ("gradient-flow", "update-ratio", "dying-units", "regularisation", "never-decayed"),
     "gradient-flow": ("dying-units", "update-ratio"),
     "decayed-early": ("plateau-at-chance", "plateau", "rate-too-low", "underfitting"),
-    "rate-too-low": ("update-ratio", "plateau", "underfitting"),
+    "rate-too-low": ("update-ratio", "plateau", "underfitting", "never-decayed"),
     "regularisation": ("plateau", "underfitting", "augmentation-gap"),
     "never-decayed": ("plateau",),
     "underfitting": ("plateau",),
@@ -231,7 +232,7 @@ EXPLAINS: dict[str, tuple[str, ...]] = {
 
 
 # Findings that make a network worse and never keep it from learning: within a severity they come last.
-LAST = ("image-size", "confusable-classes", "evaluation-size")
+LAST = ("image-size", "labels-partly-wrong", "confusable-classes", "evaluation-size")
 
 
 def ranked(findings: Iterable[Finding]) -> list[Finding]:

@@ -226,6 +226,14 @@ class History:
         return math.log(self.classes) if self.classes and self.classes > 1 else None
 
     @property
+    def chance_or_first(self) -> float:
+        """The same; where nobody says how many classes there are, the first loss: about ln K before anything is learnt."""
+        if self.chance is not None:
+            return self.chance
+        first = self.loss[np.isfinite(self.loss)][:1]
+        return float(first[0]) if len(first) else math.nan
+
+    @property
     def head_weight(self) -> float:
         """Sum of the weights of all heads in the loss, the main one's being 1."""
         others = sum(head != "main" for head in self.losses)

@@ -11,12 +11,13 @@ import functools
 import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from striate.machine import reseed_torch
 from striate.taps import Tap, taps
@@ -28,6 +29,10 @@ Loss = Callable[[Any, torch.Tensor], torch.Tensor]
 _GATE_TOLERANCE, _GATED = 1e-3, 0.98
 # A sigmoid is at its limit beyond this: its slope there is below 0.02, a twelfth of the largest.
 _AT_LIMIT = 0.98
+# Names of what makes factors between 0 and 1, of what only shapes them, and of what multiplies by them.
+_SIGMOIDS = ("sigmoid", "sigmoid_", "hardsigmoid")
+_VIEWS = ("view", "reshape", "unsqueeze", "expand", "expand_as", "__getitem__", "permute")
+_PRODUCTS = ("mul", "mul_", "__mul__", "__rmul__", "multiply", "__imul__")
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
 
 
@@ -51,6 +56,9 @@ class Layer:
     gate: float | None = None
     values: int = 0
     active: float | None = None
+
+
+_NONE = Layer("", "", 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -84,8 +92,9 @@ class Signals:
     images: their number. image_spread: root mean square of what differs between the images of the batch. layers: innermost
     layers in the order in which they ran; stages: the network's own parts in that order. heads: by name, the main one first.
     total: the loss as it is minimised. he_share: the weights' deviation over that of He's start, in the median. overflows: of the
-    numbers on the way that are kept for the backward pass, the types of those that left their range, whoever made them;
-    kept_bytes: of all of them. resting_norms: batch norms that ran with their running statistics, as in evaluation.
+    numbers on the way that are kept for the backward pass, the types of those that left their range, whoever made them.
+    resting_norms: batch norms that ran with their running statistics, as in evaluation.
+    strays: numbers that take part in the loss and could learn, and that are no parameters of the network.
     """
 
     images: int
@@ -100,7 +109,7 @@ class Signals:
     he_share: float
     overflows: tuple[str, ...] = ()
     resting_norms: tuple[str, ...] = ()
-    kept_bytes: int = 0
+    strays: int = 0
 
     @functools.cached_property
     def decay(self) -> list[float]:
@@ -145,8 +154,6 @@ def look(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, total: Lo
     gates = [name for name, layer in model.named_modules() if name and 0 < len(list(layer.children())) <= 8]
     overflows: list[str] = []
     resting: list[str] = []
-    kept: dict[int, int] = {}
-    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         name = str(tensor.dtype).removeprefix("torch.")
@@ -154,22 +161,22 @@ def look(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, total: Lo
         is_left = torch.isnan if tensor.dtype in (torch.float32, torch.float64) else _is_not_finite
         if tensor.is_floating_point() and name not in overflows and bool(is_left(tensor).any()):
             overflows.append(name)
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     saved = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with preserved(model), as_trained(model):
         tapped = taps(model, {name: watch(name) for name in dict.fromkeys([*leaves, *parts, *gates])})
+        factors = _Gates(lambda: next(reversed(order), ""))
         with tapped, torch.enable_grad(), saved:
             reseed_torch(0, 0, 0)
-            outputs = model(images)
+            with factors:
+                outputs = model(images)
             heads = heads_of(outputs)
             for logits in heads.values():
                 if logits.requires_grad:
                     logits.retain_grad()
             loss = total(outputs, labels)
+            strays = _strays(loss, model)
             if loss.requires_grad:
                 loss.backward()  # type: ignore[no-untyped-call]
         shown = {name: _head(logits, labels) for name, logits in heads.items()}
@@ -178,6 +185,11 @@ def look(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, total: Lo
             handle.remove()
     layer_of = {name: _layer(name, type(model.get_submodule(name)).__name__, seen) for name, seen in found.items()}
     innermost = set(leaves)
+    for name, factor in factors.found.items():  # of gates that are no module of their own
+        if name in layer_of and not any(
+            name.startswith(f"{gate}.") for gate in gates if layer_of.get(gate, _NONE).gate is not None
+        ):
+            layer_of[name] = replace(layer_of[name], gate=factor)
     is_gate = {name for name in gates if layer_of.get(name) is not None and layer_of[name].gate is not None}
     mean = images.mean(0, keepdim=True)
     return Signals(
@@ -193,8 +205,56 @@ def look(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, total: Lo
         _he_share(weights),
         tuple(dict.fromkeys(overflows)),
         tuple(dict.fromkeys(resting)),
-        sum(kept.values()),
+        strays,
     )
+
+
+class _Gates(TorchFunctionMode):
+    """Within the block: multiplications by the output of a sigmoid, whoever writes them. found: mean factors, each by the layer
+    that ran last before. x times sigmoid(x), a Swish, is an activation and no gate."""
+
+    def __init__(self, last: Callable[[], str]) -> None:
+        super().__init__()
+        self.found: dict[str, float] = {}
+        self._last = last
+        self._sigmoids: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        name = getattr(func, "__name__", "")
+        tensors = [one for one in args if isinstance(one, torch.Tensor)]
+        if not isinstance(result, torch.Tensor) or not tensors:
+            return result
+        if name in _SIGMOIDS:
+            self._sigmoids.append((result, tensors[0]))
+        elif name in _VIEWS and (source := self._source(tensors[0])) is not None:
+            self._sigmoids.append((result, source))
+        elif name in _PRODUCTS and len(tensors) == 2:
+            for factor, other in (tensors, tensors[::-1]):
+                source = self._source(factor)
+                if source is not None and source is not other and other.dim() == 4 and self._source(other) is None:
+                    self.found.setdefault(self._last(), float(factor.detach().float().mean()))
+        return result
+
+    def _source(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        return next((before for after, before in self._sigmoids if after is tensor), None)
+
+
+def _strays(loss: torch.Tensor, model: nn.Module) -> int:
+    """Numbers in tensors that the loss would send a gradient to and that the network does not know as its parameters."""
+    own = {id(parameter) for parameter in model.parameters()}
+    seen: set[Any] = set()
+    count, waiting = 0, [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if isinstance(leaf, torch.Tensor) and id(leaf) not in own:
+            count += leaf.numel()
+        waiting += [following for following, _ in node.next_functions]
+    return count
 
 
 # ---------------------------------------------------------------- the network as it would be trained, and left as it was
@@ -342,6 +402,8 @@ def _seen(layer: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> di
         seen["saturated"] = float(((output > _AT_LIMIT) | (output < 1 - _AT_LIMIT)).float().mean())
     if isinstance(layer, nn.Tanh):
         seen["saturated"] = float((output.abs() > 2 * _AT_LIMIT - 1).float().mean())
+    elif "tanh" in type(layer).__name__.lower():  # one of another height
+        seen["saturated"] = float((output.abs() > (2 * _AT_LIMIT - 1) * output.abs().max()).float().mean())
     before = inputs[0] if inputs and isinstance(inputs[0], torch.Tensor) else None
     if before is not None and before.shape == output.shape and output.dim() == 4 and any(layer.children()):
         seen["gate"] = _gate(before.detach().float(), output)

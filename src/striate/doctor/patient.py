@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,8 +21,9 @@ from striate.data.index import Index
 from striate.doctor import passes, trials
 from striate.doctor.passes import Loss, Signals
 from striate.measure.plan import Forecast
+from striate.models import init
 from striate.recipe import Recipe
-from striate.train import schedule
+from striate.train import rate
 from striate.view import View
 
 # A pass over images as a network gets them, [B, C, S, S] float32, with labels [B] int64; each call begins a new one.
@@ -31,6 +32,8 @@ Batches = Callable[[], Iterator[tuple[torch.Tensor, torch.Tensor]]]
 MOST_IMAGES = 32
 # And fewest, where 32 would take longer than this many seconds; a pass that looks takes as long as so many forward passes.
 FEWEST_IMAGES, PASS_S, PASSES_LIKE = 8, 2.0, 5.0
+# Images on which another start is tried.
+DRAWN_IMAGES = 16
 # Of a stranger's loader: so many batches or labels tell which labels there are.
 MOST_BATCHES, MOST_LABELS = 50, 1024
 
@@ -43,9 +46,9 @@ class Patient:
     train, scored: training batches, and those of the validation set; None where there are none to be had.
     classes: how many the data has, None where nobody knows. loss: what is minimised, of (outputs, labels).
     recipe, view, train_index, val_index, total_steps: of a training with striate; None for a stranger's.
-    optimizer: a stranger's. seconds: how long the measurements may take altogether. kept: what rules keep for each other.
-    forecast: measures what the whole training would take; takes 20 seconds. pass_s: seconds of a forward and backward
-    pass that looks; image_s: of one image in a forward pass.
+    optimizer: a stranger's. loading_s: seconds in which each batch of a stranger's loader came. seconds: how long the
+    measurements may take altogether. kept: what rules keep for each other. forecast: measures what the whole training would take;
+    takes 20 seconds. pass_s: seconds of a forward and backward pass that looks; image_s: of one image in a forward pass.
     """
 
     model: nn.Module
@@ -66,8 +69,10 @@ class Patient:
     began: float = field(default_factory=time.monotonic)
     kept: dict[str, Any] = field(default_factory=dict)
     forecast: Callable[[], Forecast] | None = None
+    loading_s: Sequence[float] = ()
     pass_s: float = 0.0
     image_s: float = 0.0
+    _drawn: dict[str, Signals] = field(default_factory=dict)
 
     @property
     def left_s(self) -> float:
@@ -78,8 +83,7 @@ class Patient:
     def peak_rate(self) -> float:
         """The highest learning rate of the recipe, its scaling with the batch counted in."""
         assert self.recipe is not None
-        o = self.recipe.optim
-        return schedule.peak(o.lr, o.lr_scaling, o.batch_size, o.lr_batch_size)
+        return rate.peak(self.recipe.optim)
 
     @property
     def precision(self) -> Literal["bf16", "fp16", "fp32"]:
@@ -133,6 +137,20 @@ class Patient:
         seen = passes.look(self.model, self.images[:count], self.labels[:count], self.loss)
         self.pass_s = time.monotonic() - began
         return seen
+
+    def drawn_again(self, way: Literal["he", "sigmoid"]) -> Signals:
+        """What a pass shows when the weights are drawn again, and put back afterwards: He's, or four times Glorot's, which keep a
+        signal's size through ReLUs and through sigmoids (Glorot and Bengio 2010, section 4.2.1; a sigmoid's slope is 1/4)."""
+        if way not in self._drawn:
+            count = min(DRAWN_IMAGES, self.looked_at)
+            with passes.preserved(self.model):
+                init.apply(self.model, "he" if way == "he" else "glorot")
+                if way == "sigmoid":
+                    with torch.no_grad():
+                        for parameter in self.model.parameters():
+                            parameter.mul_(4.0 if parameter.dim() >= 2 else 1.0)
+                self._drawn[way] = passes.look(self.model, self.images[:count], self.labels[:count], self.loss)
+        return self._drawn[way]
 
     @property
     def batch_size(self) -> int:

@@ -138,6 +138,5 @@ def _scored_batches(training: Training, splits: Splits) -> Batches:
 def _seen(training: Training, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Images as the network gets them, with labels, on the training's device. The loader's memory is not kept."""
     copied = images.to(training.device, copy=True)
-    layout = torch.channels_last if training.recipe.optim.channels_last else torch.contiguous_format
-    pixels = training.view.normalise(copied, torch.float32).contiguous(memory_format=layout)
+    pixels = training.view.normalise(copied, torch.float32).contiguous(memory_format=training.step.layout)
     return pixels, labels.to(training.device, copy=True)

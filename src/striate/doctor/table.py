@@ -8,8 +8,8 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -32,6 +32,26 @@ _STEP = {"step", "steps", "iter", "iters", "iteration", "iterations", "batch", "
 # Words that say nothing about what a column is.
 _FILLING = {"sparse", "categorical", "multiclass", "avg", "average", "mean", "total", "cross", "entropy", "global", "current"}
 _FILLING |= {"model", "cls", "classification", "percent", "running", "learning", "pg0", "0", "sgd", "adam", "adamw", "nr", "num"}
+# Words of what a machine tells: memory with its unit, pieces per second, waiting.
+_MEMORY = {"memory", "mem", "ram", "rss", "vram", "gpumem", "allocated", "reserved", "mb", "gb", "mib", "gib"}
+_PIECES = {"images", "image", "imgs", "img", "samples", "sample", "it", "its", "batches", "examples"}
+_SECONDS = {"s", "sec", "second", "seconds"}
+_WAITED = {"wait", "waiting", "waited", "stall"}
+_UNITS = {
+    "gb": 1e9,
+    "gib": 2.0**30,
+    "g": 1e9,
+    "mb": 1e6,
+    "mib": 2.0**20,
+    "m": 1e6,
+    "kb": 1e3,
+    "kib": 2.0**10,
+    "bytes": 1.0,
+    "b": 1.0,
+}
+# Words of averaged weights in names of scores.
+_AVERAGED = {"ema", "averaged", "swa", "polyak"}
+_PERHAPS_AVERAGED = {"avg", "average", "mean", "teacher", "shadow"}
 # Words of losses that are not those of a classifier, and of a second network.
 _OTHER = {"box", "dfl", "obj", "mask", "seg", "pose", "l1", "l2", "reg", "penalty", "aux", "kl", "ema"}
 _MISSING = {"", "-", "none", "null", "n/a", "na"}
@@ -83,7 +103,7 @@ def read(path: Path, classes: int | None = None) -> History:
     written = {name: _numbers(path, column, rows) for name, column in columns.items()}
     if not any(np.isfinite(written[name].values).any() for name in ("epoch", "step") if name in written):
         raise UserError(f"{path}: {len(rows)} rows, and none of them says its epoch or step.")
-    told = [one for name, one in written.items() if name not in ("epoch", "step", "lr")]
+    told = [one for name, one in written.items() if name.endswith(_SCORES)]
     if not any(np.isfinite(one.values).any() or one.is_nan.any() for one in told):
         raise UserError(f"{path}: {len(rows)} rows, and none of them has a loss or an accuracy.")
     return _history(written, columns, classes)
@@ -209,12 +229,21 @@ def _columns(header: Sequence[str], rows: Sequence[_Row]) -> dict[str, _Column]:
         worth = (-column.oddity, cells)
         if column.quantity not in best or worth > best[column.quantity][0]:
             best[column.quantity] = (worth, column)
-    return {quantity: column for quantity, (_, column) in best.items()}
+    found = {quantity: column for quantity, (_, column) in best.items()}
+    for place, name in enumerate(header):  # "val_acc_avg" is of averaged weights where there is a "val_acc" beside it
+        column = _column(place, name)
+        if column is None or column == found.get(column.quantity) or not set(_words(name)) & _PERHAPS_AVERAGED:
+            continue
+        split, _, score = column.quantity.partition(" ")
+        if split == "val" and score in _SCORES:
+            found.setdefault(f"averaged {score}", replace(column, quantity=f"averaged {score}"))
+    return found
 
 
 def _words(name: str) -> list[str]:
     """The words of a column's name: "train/lossEpoch" is train, loss, epoch; "Acc@1" is acc1, "top_5_acc" is top5, acc."""
-    name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name.strip()).lower()
+    name = re.sub(r"(?<![A-Za-z])[KMG]i?B(?![A-Za-z])", lambda unit: unit[0].lower(), name.strip())
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
     name = re.sub(r"(top|acc|accuracy|prec|precision|err|error)[@_\- ]*([15k])(?![a-z0-9])", r"\1\2", name)
     return [word for word in re.split(r"[^a-z0-9]+", name) if word]
 
@@ -225,7 +254,12 @@ def _column(place: int, name: str) -> _Column | None:
     strange = len(known - _SCORED - _TRAINED - _LOSS - _TOP1 - _TOP5 - _WRONG - _FILLING - _EPOCH - _STEP - {"lr", "rate"})
     oddity = 2 * strange + len(known & (_FILLING | {"test", "testing"})) + 3 * len(known & _OTHER)
     split = "val" if known & _SCORED else "train"
-    if known & _NEVER or (known & _OTHER and not known & (_TOP1 | _TOP5)):
+    if (machine := _machine_quantity(known)) is not None:
+        return _Column(place, name, machine, False, oddity)
+    if split == "val" and known & _AVERAGED:  # scores of averaged weights, beside those of the raw ones
+        split, oddity = "averaged", oddity - (3 if "ema" in known else 2)
+    others = known & _OTHER - (_AVERAGED if split == "averaged" else set())
+    if known & _NEVER or (others and not known & (_TOP1 | _TOP5)):
         return None
     if known & _TOP5:
         return _Column(place, name, f"{split} top5", bool(known & _WRONG), oddity)
@@ -243,6 +277,23 @@ def _column(place: int, name: str) -> _Column | None:
     return None
 
 
+def _machine_quantity(known: Set[str]) -> str | None:
+    """What a column says of the machine, by the words of its name; None for one that says nothing of it."""
+    if known & _MEMORY and not known & {"loss", "total", "free", "available", "limit", "disk", "file", "size"}:
+        return "memory"
+    if known & {"throughput", "ips", "fps"} or (known & _PIECES and known & _SECONDS and not known & _LOSS):
+        return "images_per_s"
+    if known & _WAITED or ("data" in known and known & {"time", "wait", "waiting"}):
+        return "data seconds" if known & {"time", "seconds", "s"} else "wait_share"
+    if known & {"elapsed", "walltime", "wall", "relative"}:
+        return "elapsed_s"
+    if known & {"time", "seconds", "duration", "secs", "sec"} and not known & (
+        _LOSS | _TOP1 | {"eta", "left", "remaining", "stamp"}
+    ):
+        return "seconds"
+    return None
+
+
 # ---------------------------------------------------------------- the history
 
 
@@ -254,23 +305,68 @@ def _history(written: Mapping[str, _Written], columns: Mapping[str, _Column], cl
     step = _carried(numbers["step"]) if _is_told(written, "step") else epoch
     shares = _shares(numbers, columns)
     history = History(None, classes, is_by_epoch=_is_by_epoch(epoch, numbers))
-    scored = Columns()
+    scored, averaged = Columns(), Columns()
+    machine = _machine(numbers, columns, step, history.is_by_epoch)
     for place in range(count):
         row = {"step": step[place], "epoch": epoch[place], "lr": numbers["lr"][place] if "lr" in numbers else math.nan}
-        train = {name: shares[f"train {name}"][place] for name in _SCORES if f"train {name}" in shares}
-        val = {name: shares[f"val {name}"][place] for name in _SCORES if f"val {name}" in shares}
+        train, val = (_of_split(shares, split, place) for split in ("train", "val"))
         is_scored = any(map(math.isfinite, val.values()))
         if is_scored:
             scored.append(row | val)
+        if any(map(math.isfinite, (mean := _of_split(shares, "averaged", place)).values())):
+            averaged.append(row | mean)
         if not is_scored or not train or any(map(math.isfinite, train.values())):
-            history.steps.append(row | train)
+            history.steps.append(row | train | {name: float(values[place]) for name, values in machine.items()})
     if len(scored):
         history.evaluations[("val", "raw")] = scored
+    if len(averaged) and len(scored):
+        history.evaluations[("val", "EMA")] = averaged
     for name in ("train loss", "val loss"):
         if name in written:
             rows = _broken(numbers[name], written[name].is_nan[kept])
             history.broken += [(int(step[row]) if math.isfinite(step[row]) else 0, columns[name].name) for row in rows]
     return history
+
+
+def _of_split(shares: Mapping[str, Numbers], split: str, place: int) -> dict[str, float]:
+    return {name: float(shares[f"{split} {name}"][place]) for name in _SCORES if f"{split} {name}" in shares}
+
+
+def _machine(
+    numbers: Mapping[str, Numbers], columns: Mapping[str, _Column], step: Numbers, is_by_epoch: bool
+) -> dict[str, Numbers]:
+    """What the table tells of the machine, under the names that records of striate have."""
+    found = {name: numbers[name] for name in ("images_per_s", "elapsed_s", "wait_share") if name in numbers}
+    if "memory" in numbers:
+        found["memory_bytes"] = numbers["memory"] * _unit(columns["memory"], numbers["memory"])
+    if "seconds" in numbers:
+        seconds = numbers["seconds"]
+        known = seconds[np.isfinite(seconds)]
+        is_running = len(known) > 2 and bool((np.diff(known) > 0).all()) and known[-1] > 2 * known[0]
+        # A clock that runs on, or the length of each row: a row that lasts longer than all before it together is no clock.
+        if is_running and known[-1] - known[-2] < 0.7 * known[-1] and _is_even(known):
+            found.setdefault("elapsed_s", seconds)
+        else:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                pace = np.where(seconds > 0, 1 / seconds, np.nan)
+                if is_by_epoch:
+                    found["epochs_per_s"] = pace
+                if "data seconds" in numbers:
+                    found["wait_share"] = numbers["data seconds"] * pace
+    return found
+
+
+def _is_even(clock: Numbers) -> bool:
+    """Whether the first row took about as long as the next ones: a clock starts near 0, lengths of epochs start at a length."""
+    steps = np.diff(clock)
+    return bool(clock[0] < 4 * float(np.median(steps)))
+
+
+def _unit(column: _Column, values: Numbers) -> float:
+    """Bytes of one, by the name's unit; without one, by the size of the numbers: gigabytes, megabytes or bytes."""
+    named = [_UNITS[word] for word in _words(column.name) if word in _UNITS]
+    middle = level(values)
+    return named[0] if named else 1e9 if middle < 512 else 1e6 if middle < 1e7 else 1.0
 
 
 def _is_told(written: Mapping[str, _Written], name: str) -> bool:
@@ -327,7 +423,7 @@ def _broken(values: Numbers, is_nan: NDArray[np.bool_]) -> list[int]:
 def _shares(numbers: Mapping[str, Numbers], columns: Mapping[str, _Column]) -> dict[str, Numbers]:
     """Losses as they are, and accuracies as shares 0..1: those of a split are percent when one of them is."""
     result = {name: values for name, values in numbers.items() if name.endswith("loss")}
-    for split in ("train", "val"):
+    for split in ("train", "val", "averaged"):
         names = [name for name in (f"{split} top1", f"{split} top5") if name in numbers]
         is_percent = any(_is_percent(numbers[name], numbers.get(f"{split} loss"), columns[name]) for name in names)
         for name in names:

@@ -8,7 +8,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +22,16 @@ from striate.train.build import optimizer_of
 if TYPE_CHECKING:
     from striate.doctor.patient import Patient
 
+Batch = tuple[torch.Tensor, torch.Tensor]
+
 # Steps on one batch, and their rate: Adam's steps have one size whatever the size of the gradients, so that a network that
 # starts with small gradients is not taken for one that has none. Source: Kingma and Ba 2015, section 2.1.
 BATCH_STEPS, BATCH_RATE = 60, 1e-3
 # A batch counts as learnt when its loss fell to this share of ln K.
 LEARNT_SHARE = 0.5
+# Steps of a duel between the rate and a tenth of it, over so many batches: where steps are leaps, or where the rate does not
+# learn in few steps and another one lowers the loss by this share.
+DUEL_STEPS, DUEL_BATCHES, DOUBT = 60, 24, 0.1
 # Steps at each rate, images of each step, and the rates, as multiples of the recipe's, in the order in which they are tried.
 RATE_STEPS, RATE_IMAGES = 10, 16
 MULTIPLES = (1.0, 0.1, 10.0, 0.01, 100.0, 0.001)
@@ -36,8 +41,8 @@ HIGHER, MOVED = (1e3, 1e4, 1e5), 0.03
 LOWER = (1e-4, 1e-5)
 # A rate learns when its steps lower the loss by this share: where the recipe's does, no other is tried.
 LEARNS = 0.04
-# A step of Adam that moves weights by their whole size throws away what they were.
-WHOLE = 1.0
+# A step of Adam that moves weights by a third of their size throws away what they were.
+LEAP = 0.3
 # Batches that the steps at a rate take in turn, and those of them that the loss is measured on at the end.
 RATE_BATCHES, SCORED_BATCHES = 6, 2
 
@@ -68,7 +73,7 @@ class Learnt:
 class RateCurve:
     """Loss after some steps by learning rate. rates rising; before: the loss without any step; losses: inf where it burst.
 
-    rate: the one that is asked about. falls: share by which each rate lowered the loss, below 0 where it rose.
+    rate: the one that is asked about. duel: the loss after more steps at that rate, and at a tenth of it, where it was looked at.
     """
 
     rate: float
@@ -76,6 +81,7 @@ class RateCurve:
     losses: tuple[float, ...]
     before: float
     steps: int
+    duel: tuple[float, float] | None = None
 
     def at(self, multiple: float) -> float | None:
         """The loss at a multiple of the rate; None where it was not tried."""
@@ -127,12 +133,11 @@ def range_test(patient: Patient) -> RateCurve:
     Source: Smith 2017, section 3.3 (range test), with a fresh start for each rate in place of one rising ramp.
     """
     rate, make = rate_of(patient)
-    batches = [
-        (images[: patient.looked_at], labels[: patient.looked_at]) for images, labels in islice(patient.train(), RATE_BATCHES)
-    ]
+    batches = _first(patient, RATE_BATCHES)
     found: dict[float, float] = {}
     began, limit_s = time.monotonic(), 0.7 * patient.left_s
     before = _scored(patient, batches[:SCORED_BATCHES])
+    is_leap = moves(patient, rate) > LEAP
     for multiple in (*MULTIPLES, *HIGHER, *LOWER):
         if multiple in HIGHER and any(abs(loss - before) > MOVED * before for loss in found.values()):
             continue
@@ -140,19 +145,40 @@ def range_test(patient: Patient) -> RateCurve:
             break
         if found and (time.monotonic() - began) * (len(found) + 1) / len(found) > limit_s:
             break
-        with passes.preserved(patient.model), passes.as_trained(patient.model, dropout=True):
-            optimizer = make(rate * multiple)
-            loss = 0.0
-            for step, (images, labels) in enumerate(islice(cycle(batches), RATE_STEPS)):
-                machine.reseed_torch(0, step, 0)
-                loss, _ = _step(patient, optimizer, images, labels)
-                if not math.isfinite(loss):
-                    break
-            found[rate * multiple] = _scored(patient, batches[:SCORED_BATCHES]) if math.isfinite(loss) else math.inf
-        if multiple == 1.0 and before - found[rate] >= LEARNS * before and moves(patient, rate) <= WHOLE:
+        found[rate * multiple] = _trained(patient, functools.partial(make, rate * multiple), batches, RATE_STEPS)
+        if multiple == 1.0 and before - found[rate] >= LEARNS * before and not is_leap:
             break
+    step_s = (time.monotonic() - began) / (RATE_STEPS * len(found))
     rates = tuple(sorted(found))
-    return RateCurve(rate, rates, tuple(found[one] for one in rates), before, RATE_STEPS)
+    curve = RateCurve(rate, rates, tuple(found[one] for one in rates), before, RATE_STEPS)
+    is_doubtful = is_leap or (before - found[rate] < LEARNS * before and before - min(curve.losses) > DOUBT * before)
+    if not is_doubtful or not math.isfinite(found[rate]) or 2.5 * DUEL_STEPS * step_s > patient.left_s:
+        return curve
+    many = _first(patient, DUEL_BATCHES)
+    return replace(
+        curve,
+        duel=(
+            _trained(patient, functools.partial(make, rate), many, DUEL_STEPS),
+            _trained(patient, functools.partial(make, rate * 0.1), many, DUEL_STEPS),
+        ),
+    )
+
+
+def _first(patient: Patient, count: int) -> list[Batch]:
+    """The first training batches, each as small as the network's speed wants it."""
+    return [(images[: patient.looked_at], labels[: patient.looked_at]) for images, labels in islice(patient.train(), count)]
+
+
+def _trained(patient: Patient, make: Callable[[], torch.optim.Optimizer], batches: list[Batch], steps: int) -> float:
+    """The loss of some of the batches after so many steps on all of them; infinite where it burst. Weights are put back."""
+    with passes.preserved(patient.model), passes.as_trained(patient.model, dropout=True):
+        optimizer = make()
+        for step, (images, labels) in enumerate(islice(cycle(batches), steps)):
+            machine.reseed_torch(0, step, 0)
+            loss, _ = _step(patient, optimizer, images, labels)
+            if not math.isfinite(loss):
+                return math.inf
+        return _scored(patient, batches[:SCORED_BATCHES])
 
 
 def moves(patient: Patient, rate: float) -> float:
@@ -214,7 +240,7 @@ def _step(patient: Patient, optimizer: torch.optim.Optimizer, images: torch.Tens
     return main, float((logits.argmax(1) == labels).float().mean())
 
 
-def _scored(patient: Patient, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
+def _scored(patient: Patient, batches: list[Batch]) -> float:
     """Mean loss of the main head over some batches in training mode, without dropout; infinite where it is not finite."""
     total = 0.0
     with torch.no_grad(), passes.preserved(patient.model), passes.as_trained(patient.model):

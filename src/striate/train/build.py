@@ -20,7 +20,7 @@ from striate.data.layouts.splits import Splits
 from striate.data.loader import Source, Streaming, Workers
 from striate.data.order import BLOCK_ROWS, Order, bounds, steps_per_epoch
 from striate.data.pack.store import in_blocks
-from striate.errors import CheckpointError, DataError, UserError
+from striate.errors import BatchTooSmallError, CheckpointError, DataError, UserError
 from striate.files import sha256_file, write_json
 from striate.models import grey, heads, pretrained, sizes
 from striate.ranks import Ranks
@@ -36,6 +36,9 @@ from striate.view import View
 Progress = Callable[[int, int], None] | None
 # Training images that are scored in evaluation mode beside the validation set, to tell over- from underfitting.
 TRAIN_SAMPLE = 1000
+
+# Outputs of a convolution from which on channels last is safe everywhere.
+NARROW = 8
 
 
 @dataclass(frozen=True)
@@ -222,12 +225,13 @@ def _put_together(
         recipe.data.order == "blocks",
         recipe.data.sampling == "bootstrap",
     )
-    layout = torch.channels_last if o.channels_last else torch.contiguous_format
+    channels_last = o.channels_last and not (device.type == "cpu" and is_narrow(model))
+    layout = torch.channels_last if channels_last else torch.contiguous_format
     model = model.to(device).to(memory_format=layout).train()
     rates = _tuned(model, recipe, notes)
     least = min(last - first for first, last in bounds(o.batch_size, ranks.world)) // o.accumulate
     if least < 2 and normalises_batches(model):
-        raise UserError(
+        raise BatchTooSmallError(
             "optim.batch_size: batch normalisation needs 2 images or more per micro-batch and process; raise --batch-size."
         )
     optimizer = optimizer_of(recipe, model, o.lr, rates)
@@ -240,7 +244,7 @@ def _put_together(
         view=view,
         device=device,
         precision=machine.choose_precision(o.precision, device),
-        channels_last=o.channels_last,
+        channels_last=channels_last,
         compiled=o.compile,
         accumulate=o.accumulate,
         clip_norm=o.clip_norm,
@@ -334,6 +338,12 @@ def optimizer_of(recipe: Recipe, model: torch.nn.Module, lr: float, rates: dict[
         decay_all=o.decay_all,
         rates=rates,
     )
+
+
+def is_narrow(model: torch.nn.Module) -> bool:
+    """Whether a convolution has fewer than 8 outputs: on some processors oneDNN's backward pass of such ones with channels last
+    writes beyond its memory, and the process dies (docs/log.md)."""
+    return any(isinstance(layer, torch.nn.Conv2d) and layer.out_channels < NARROW for layer in model.modules())
 
 
 def _tuned(model: torch.nn.Module, recipe: Recipe, notes: list[str]) -> dict[str, float]:

@@ -26,7 +26,7 @@ from striate.recipe import Recipe, seconds
 from striate.run.folder import Run
 from striate.run.log import Record
 from striate.run.writer import Copy, Writer, Written
-from striate.train import bad_images, budget, schedule, scoring
+from striate.train import bad_images, budget, rate, scoring
 from striate.train.budget import Clock, Costs, Stop
 from striate.train.build import Training, build
 from striate.train.pace import Pace
@@ -326,29 +326,13 @@ def _average(training: Training) -> None:
 def _rate(training: Training) -> float:
     """The learning rate of the next step."""
     state, o = training.state, training.recipe.optim
-    peak = schedule.peak(o.lr, o.lr_scaling, o.batch_size, o.lr_batch_size)
-    progress = state.plan.progress(state.step)
-    if o.swa_from:  # the schedule ends where the averaging begins
-        progress = min(1.0, progress / o.swa_from)
-        if o.schedule == "constant" and progress == 1:
-            return peak * o.swa_lr
-    return peak * schedule.share(
-        o.schedule,
+    return rate.peak(o) * rate.share(
+        o,
         step=state.step,
         epoch=state.step / training.steps_per_epoch,
-        progress=progress,
+        progress=state.plan.progress(state.step),
         warmup_steps=state.plan.warmup_steps,
-        drop_epochs=o.drop_epochs,
-        drop_factor=o.drop_factor,
-        inverse_decay=o.inverse_decay,
-        final=o.swa_lr if o.swa_from else o.final_lr,
         drops=state.plateau.drops,
-        decay_factor=o.decay_factor,
-        decay_epochs=o.decay_epochs,
-        power=o.power,
-        restart_epochs=o.restart_epochs,
-        restart_factor=o.restart_factor,
-        cycles=o.cycles,
     )
 
 

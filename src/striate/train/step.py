@@ -111,7 +111,7 @@ class Step:
         self._forward: nn.Module = torch.compile(model) if compiled else model  # type: ignore[assignment]
         self._compiled = compiled
         self._view, self._device, self._precision = view, device, precision
-        self._format = torch.channels_last if channels_last else torch.contiguous_format
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self._accumulate, self._clip_norm, self._filter_rms = accumulate, clip_norm, filter_rms
         self._smoothing, self._aux_weight, self._l2 = smoothing, aux_weight, l2
         self._penalised = losses_of.penalised(model, l2_layers) if l2 > 0 else []
@@ -228,7 +228,7 @@ class Step:
         """Whether a forward and backward pass of that many black images finds enough memory; nothing is updated."""
         images = torch.zeros(count, 3, size_px, size_px, dtype=torch.uint8)
         try:
-            pixels = self._view.normalise(images.to(self._device), torch.float32).contiguous(memory_format=self._format)
+            pixels = self._view.normalise(images.to(self._device), torch.float32).contiguous(memory_format=self.layout)
             _, heads = self._losses(_Micro(pixels, torch.zeros(count, dtype=torch.int64, device=self._device)))
             losses_of.total(heads, self._aux_weight, 0.0, []).backward()  # type: ignore[no-untyped-call]
         except torch.OutOfMemoryError:
@@ -253,7 +253,7 @@ class Step:
         mix = mixing.choose(self._seed, step, mixup=m.mixup, cutmix=m.cutmix, share=m.share, side=self._view.size_px)
         if mix is not None:
             pixels, partners, own_share = mixing.apply(pixels, labels, mix)
-        pixels = pixels.contiguous(memory_format=self._format)
+        pixels = pixels.contiguous(memory_format=self.layout)
         boxes = None if batch.boxes is None else copied(batch.boxes, self._device)
         # Bad images make a batch smaller: then fewer parts, for batch normalisation needs two images in each.
         parts = min(self._accumulate, len(labels) // self._least)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
+import torch
 from torch import nn
 
 from striate.doctor.rules import batch_norm_mode
@@ -62,4 +65,42 @@ def test_statistics_that_hardly_move():
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = 0.01  # as EfficientNet has it
+    assert batch_norm_mode.check(makers.patient(model)) is None
+
+
+def _trained(steps=12):
+    """A network whose features have a mean far from 0 before they are normalised, and some steps of training."""
+    model = makers.small()
+    with torch.no_grad():
+        model[3].bias -= 20.0
+    patient = makers.patient(model)
+    optimizer = makers.sgd(model, 0.05)
+    for images, labels in itertools.islice(itertools.cycle(patient.train()), steps):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+    return model
+
+
+def test_trained_weights_beside_fresh_statistics():
+    model = _trained()
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.reset_running_stats()
+    found = batch_norm_mode.check(makers.patient(model))
+    assert (found.code, found.severity, found.cause) == ("batch-norm-statistics", "error", "batch-norm-statistics")
+    assert found.layer == "1" and found.evidence["batch norms with statistics"] == 2
+    assert found.evidence["loss in training mode"] < 0.7 * 2.485 < 2.23 < found.evidence["loss in evaluation mode"]
+
+
+def test_silent_where_statistics_are_those_of_the_data_and_where_nothing_is_learnt():
+    assert batch_norm_mode.check(makers.patient(_trained(0))) is None  # guesses in both modes
+    model = _trained()
+    with torch.no_grad():
+        for _ in range(60):
+            model(makers.patient(model).images)
+    assert batch_norm_mode.check(makers.patient(model)) is None
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.track_running_stats, layer.running_mean, layer.running_var = False, None, None
     assert batch_norm_mode.check(makers.patient(model)) is None

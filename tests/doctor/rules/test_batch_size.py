@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-from torch import nn
 
 from striate.doctor.finding import NotJudged
 from striate.doctor.rules import batch_size
@@ -39,29 +38,30 @@ def test_silent_for_usual_ones(total, per_epoch, changes):
     assert _check(total, per_epoch, **changes) is None
 
 
-def test_nothing_is_known_of_a_stranger():
-    with pytest.raises(NotJudged):
+@pytest.mark.parametrize(("size", "severity"), [(64, "note"), (128, "warning")])
+def test_few_steps_of_a_usual_batch_are_a_note_for_there_are_few_images(size, severity):
+    found = _check(40, 2, optim__batch_size=size)
+    assert (found.cause, found.severity) == ("batch-too-large", severity)
+    weights = {cause.name: cause.weight for cause in found.causes}
+    assert weights["time"] == (0.5 if size == 64 else 0.3)
+
+
+@pytest.mark.parametrize(
+    ("size", "per_epoch", "cause"),
+    [(128, 3, "batch-too-large"), (128, 1, "batch-too-large"), (3, 2, "batch-too-small"), (3, None, "batch-too-small")],
+)
+def test_a_strangers_loader_at_the_far_ends(size, per_epoch, cause):
+    found = batch_size.check(makers.patient(makers.small(), 8, batch=size, steps_per_epoch=per_epoch))
+    assert (found.cause, found.severity) == (cause, "note")
+    assert found.evidence == {"batch": size, "steps in an epoch": per_epoch}
+    assert ("1 step in" in found.sentence) == (per_epoch == 1)
+
+
+@pytest.mark.parametrize(("size", "per_epoch"), [(128, 4), (127, 1), (4, 1000), (3, 1)])
+def test_silent_for_a_strangers_usual_loader(size, per_epoch):
+    assert batch_size.check(makers.patient(makers.small(), 8, batch=size, steps_per_epoch=per_epoch)) is None
+
+
+def test_a_strangers_loader_without_a_length():
+    with pytest.raises(NotJudged, match="length"):
         batch_size.check(makers.patient(makers.small()))
-
-
-def test_a_batch_that_memory_does_not_hold(monkeypatch):
-    model = makers.network("resnet18", width=16)
-    recipe = makers.recipe(optim__batch_size=256)
-    patient = makers.patient(model, 64, recipe=recipe, total_steps=5000, steps_per_epoch=100)
-    for_each = patient.signals.kept_bytes / patient.signals.images
-    assert 1e5 < for_each < 1e8
-    monkeypatch.setattr(batch_size.machine, "free_memory_bytes", lambda: int(20 * for_each))
-    found = batch_size.check(patient)
-    assert found.cause == "memory" and found.severity == "error"
-    parts = found.remedies[0].changes["optim.accumulate"]
-    assert 256 % parts == 0 and 256 // parts < 40
-    monkeypatch.setattr(batch_size.machine, "free_memory_bytes", lambda: int(2000 * for_each))
-    assert batch_size.check(patient) is None
-
-
-def test_what_a_pass_keeps_is_what_torch_keeps():
-    """One convolution and its ReLU: the input, the output that the ReLU needs, and what the head takes."""
-    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 32 * 32, 12)).train()
-    patient = makers.patient(model, batch=4)
-    kept = patient.signals.kept_bytes / patient.signals.images
-    assert 4 * (3 + 8) * 32 * 32 <= kept <= 4 * (3 + 3 * 8) * 32 * 32 + 10_000

@@ -116,3 +116,15 @@ def test_norms_in_evaluation_mode_are_named_before_the_weights():
 
     found = constant_function.check(makers.patient(Thawing().train(), 48, batch=8))
     assert found is not None and found.cause == "batch-norm-mode"
+
+
+def test_sigmoids_at_their_limits_are_named():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 16, 3, 2), nn.Sigmoid(), nn.Conv2d(16, 16, 3, 2), nn.Sigmoid(), nn.Flatten())
+    model.append(nn.Linear(16 * 7 * 7, 12))
+    nn.init.constant_(model[0].bias, 40.0)
+    found = constant_function.check(makers.patient(model.train(), batch=8))
+    assert found.code == "constant-function" and found.cause == "saturated-units"
+    assert found.causes[0].because.startswith("1 is at the limits")
+    nn.init.zeros_(model[0].bias)
+    assert constant_function.check(makers.patient(model, batch=8)) is None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
 from striate.doctor.rules import decayed_early
 
 
@@ -55,3 +57,26 @@ def test_nothing_left_to_learn_is_well(makers):
 
 def test_silent_on_healthy_trainings(makers, healthy):
     assert makers.asked(decayed_early, healthy) is None
+
+
+def test_a_rate_next_to_nothing_is_told_whatever_the_loss_did_before(makers):
+    """A scheduler stepped for each batch: the rate is gone after a fifth, before the loss ever fell."""
+    history = makers.table_of(loss=lambda t: 2.0 - 0.01 * t, lr=lambda t: 0.1 if t <= 0.2 else 1e-5, epochs=20)
+    found = decayed_early.check(history)
+    assert (found.cause, found.severity) == ("schedule-early", "warning")
+    assert found.evidence["share of the training"] == pytest.approx(0.8)
+    assert "From step 4 of 19" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("loss", "late"),
+    [(lambda t: 2.0, 1.1e-4), (lambda t: 1.1, 1e-5), (lambda t: 2.3 - 2.2 * min(1.0, 5 * t), 1e-5)],
+    ids=["a thousandth is left", "half of guessing", "learnt"],
+)
+def test_silent_where_something_is_left_of_the_rate_or_little_of_the_loss(makers, loss, late):
+    history = makers.table_of(loss=loss, lr=lambda t: 0.1 if t <= 0.2 else late, epochs=20)
+    assert makers.asked(decayed_early, history) is None
+
+
+def test_a_rate_that_is_gone_at_the_very_end_is_well(makers):
+    assert decayed_early.check(makers.table_of(loss=lambda t: 2.0, lr=lambda t: 0.1 if t <= 0.65 else 1e-5, epochs=20)) is None

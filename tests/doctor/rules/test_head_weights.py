@@ -22,7 +22,7 @@ def _loss(main, second, first):
         ((1, 0.3, 0), "heads-forgotten"),
         ((1, 0, 0), "heads-forgotten"),
         ((0.4, 0.6, 0.6), "head-weights"),
-        ((0, 1, 1), "head-weights"),
+        ((0, 1, 1), "heads-forgotten"),
     ],
 )
 def test_heads_that_are_forgotten_or_weigh_too_much(weights, cause):
@@ -41,3 +41,10 @@ def test_the_recipe_that_leaves_them_out_gets_the_override():
 @pytest.mark.parametrize("name", ["googlenet-bn", "resnet18"])
 def test_silent_for_the_papers_weights_and_for_one_head(name):
     assert head_weights.check(makers.patient(makers.network(name), 64, batch=8)) is None
+
+
+def test_a_main_head_that_is_forgotten_is_an_error_of_both_names():
+    found = head_weights.check(makers.patient(makers.network("googlenet-bn"), 64, batch=4, loss=_loss(0, 1, 1)))
+    assert found.severity == "error" and [cause.name for cause in found.causes] == ["heads-forgotten", "head-weights"]
+    heavy = head_weights.check(makers.patient(makers.network("googlenet-bn"), 64, batch=4, loss=_loss(0.4, 0.6, 0.6)))
+    assert heavy.severity == "warning" and [cause.name for cause in heavy.causes] == ["head-weights"]

@@ -90,7 +90,7 @@ def test_the_levels_tell_what_pixels_were_divided_by():
 
 
 def test_what_the_recipe_says_is_expected():
-    labels = made.labels(4, 8)
+    labels = made.labels(4, 4)
     pixels = made.pictures(labels)
     patient = made.ours(made.index(pixels, labels))
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
@@ -138,3 +138,27 @@ def test_silent_for_a_network_that_normalises_plain_pixels():
     patient.images = (patient.images * 0.12 + 0.45).clamp(0, 1)
     found = input_scale.check(patient)
     assert found is None or found.cause != "normalised-twice"
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "cause"), [("lenet5", 32, "pixel-range"), ("caffenet", 67, None), ("resnet20", 32, None)]
+)
+def test_what_the_recipe_says_is_right_for_networks_that_bear_it(name, side, cause):
+    """0..255 less a mean: CaffeNet's small weights and batch norm bear it, LeNet's sigmoids are at their limits."""
+    labels = made.labels(4, 4)
+    pixels = made.pictures(labels, side)
+    patient = made.ours(made.index(pixels, labels))
+    options = {"in_channels": 3} if name == "lenet5" else {}
+    patient.images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() - 102
+    patient.view = made.view_of(patient.recipe, (0.4, 0.4, 0.4), (1 / 255,) * 3)
+    patient.model = makers.network(name, classes=4, **options)
+    found = input_scale.check(patient)
+    assert (found and found.cause) == cause
+    assert found is None or found.severity == "error"
+
+
+def test_a_norm_that_takes_the_bytes_first_is_meant():
+    patient = _patient(lambda x: 255 * x)
+    patient.model = torch.nn.Sequential(torch.nn.BatchNorm2d(3), made.network())
+    found = input_scale.check(patient)
+    assert (found.cause, found.severity) == ("pixel-range", "note")

@@ -137,3 +137,35 @@ def test_tiny_imagenet(real_data, classes):
     found = labels_shuffled.check(made.ours(wrong, splits.val))
     assert found is not None
     assert (found.severity, found.cause) == ("error", "labels-shuffled")
+
+
+def _partly(labels, wrong):
+    """Labels of which so many are drawn anew."""
+    return np.where(np.random.default_rng(0).random(len(labels)) < wrong, _shuffled(labels), labels)
+
+
+@pytest.mark.parametrize(("train", "val", "fires"), [(0.5, 0.0, True), (0.5, 0.5, False), (0.0, 0.5, False), (0.1, 0.0, False)])
+def test_training_labels_that_fit_far_less_than_those_of_validation_are_a_note(train, val, fires):
+    labels, others = made.labels(10, 50), made.labels(10, 20, seed=1)
+    patient = made.ours(
+        made.index(made.pictures(labels), _partly(labels, train)),
+        made.index(made.pictures(others, seed=1), _partly(others, val), "val"),
+    )
+    found = labels_shuffled.check(patient)
+    assert (found is not None) == fires
+    if found is not None:
+        assert (found.code, found.severity, found.cause) == ("labels-partly-wrong", "note", "label-noise")
+        assert found.evidence["agreement in training"] == pytest.approx(0.5 * found.evidence["agreement in validation"], abs=0.1)
+
+
+@pytest.mark.parametrize(("share", "fires"), [(0.7, True), (0.85, False)])
+def test_where_nearly_all_images_have_one_label_the_others_are_too_few_to_look_alike(share, fires):
+    labels = made.labels(10, 50)
+    others = round(500 * (1 - share))
+    unequal = _shuffled(np.concatenate([1 + np.arange(others) % 5, np.zeros(500 - others, dtype=np.int64)]), seed=5)
+    patient = made.stranger(made.loader(made.pictures(labels), unequal))
+    if fires:
+        assert labels_shuffled.check(patient).cause == "labels-shuffled"
+    else:
+        with pytest.raises(NotJudged, match="of one class"):
+            labels_shuffled.check(patient)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from striate.doctor.finding import NotJudged
 from striate.doctor.rules import one_batch
@@ -55,3 +56,28 @@ def test_the_network_is_put_back():
     assert makers.patient(model).learnt.is_learnt
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_loss_that_falls_and_then_is_no_number_is_a_matter_of_precision():
+    """Below 1.8 it takes the root of a negative number."""
+    found = one_batch.check(
+        makers.patient(makers.small(), loss=lambda outputs, labels: (functional.cross_entropy(outputs, labels) - 1.8).sqrt())
+    )
+    assert (found.cause, found.severity) == ("precision", "error")
+    assert "no number" in found.causes[0].because
+
+
+def test_a_loss_that_grows_out_of_the_numbers_is_none():
+    """Each pass multiplies the logits."""
+
+    class Grows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.factor = makers.small(), 1.0
+
+        def forward(self, x):
+            self.factor *= 1e4
+            return self.inner(x) * self.factor
+
+    found = one_batch.check(makers.patient(Grows().train()))
+    assert found is not None and "precision" not in {cause.name for cause in found.causes}

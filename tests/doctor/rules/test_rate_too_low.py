@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from striate.doctor.rules import rate_too_low
@@ -41,3 +43,22 @@ def test_a_loss_without_gradient_is_another_matter(makers):
 
 def test_silent_on_healthy_trainings(makers, healthy):
     assert makers.asked(rate_too_low, healthy) is None
+
+
+@pytest.mark.parametrize("classes", [10, None])
+def test_a_table_that_crawls(makers, classes):
+    """It falls in every epoch, ever more slowly, and is next to where it began: by the classes, or by its first loss."""
+    history = makers.table_of(loss=lambda t: 2.3 - 0.1 * (1 - math.exp(-3 * t)), epochs=20, classes=classes)
+    found = rate_too_low.check(history)
+    assert (found.severity, found.cause) == ("warning", "learning-rate-low")
+    assert "in nearly every epoch" in found.sentence
+    assert found.evidence["second half fell by"] < 0.6 * found.evidence["first half fell by"]
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [lambda t: 2.3 - 0.1 * (1 - math.exp(-3 * t)) + 0.02 * (-1) ** round(20 * t), lambda t: 2.3 - 0.4 * (1 - math.exp(-3 * t))],
+    ids=["up and down", "away from guessing"],
+)
+def test_no_table_that_crawls(makers, loss):
+    assert rate_too_low.check(makers.table_of(loss=loss, epochs=20)) is None

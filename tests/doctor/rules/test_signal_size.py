@@ -82,3 +82,59 @@ def test_norms_taken_out_of_a_deep_network():
                 setattr(parent, name, nn.Identity())
     found = signal_size.check(makers.patient(model))
     assert found.cause == "no-normalisation"
+
+
+def _plain(gain=1.0):
+    """Three convolutions with He's weights, times a gain."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3, 2), nn.ReLU(), nn.Conv2d(16, 32, 3, 2), nn.ReLU(), nn.Conv2d(32, 32, 3, 2), nn.ReLU(),
+        nn.Flatten(), nn.Linear(288, 12),
+    )  # fmt: skip
+    for layer in model:
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            layer.weight.data *= gain
+    return model.train()
+
+
+@pytest.mark.parametrize(("shift", "cause"), [(115.0, "pixel-range"), (0.0, "not-normalised")])
+def test_pixels_in_a_range_of_255_that_the_network_hands_on(shift, cause):
+    patient = makers.patient(_plain(), recipe=makers.recipe(model__name="resnet20"))
+    patient.images = 58 * patient.images.clamp(-1.9, 1.9) + shift
+    found = signal_size.check(patient)
+    assert found.cause == cause and {"pixel-range", "not-normalised"} < {one.name for one in found.causes}
+    assert found.remedies[0].changes == {"data.normalise": "imagenet"}
+
+
+def test_weights_that_are_too_large_are_another_matter_than_pixels():
+    """The same network is well when it is drawn again, so normalisation is not what it lacks first."""
+    found = signal_size.check(makers.patient(_plain(gain=6.0)))
+    weights = {cause.name: cause.weight for cause in found.causes}
+    assert found.cause == "initialisation" and weights["no-normalisation"] == pytest.approx(0.4)
+    assert not {"pixel-range", "not-normalised"} & weights.keys()
+
+
+def test_a_network_that_explodes_however_it_is_drawn_lacks_normalisation():
+    """Residual sums double the signal in each of twelve blocks, with the weights that are usual elsewhere."""
+
+    class Doubled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.classes = nn.Conv2d(3, 16, 3, 2), nn.Linear(16, 12)
+            self.blocks = nn.ModuleList(nn.Conv2d(16, 16, 3, padding=1) for _ in range(12))
+
+        def forward(self, x):
+            x = self.stem(x)
+            for block in self.blocks:
+                x = 2 * x + block(torch.relu(x))
+            return self.classes(x.mean((2, 3)))
+
+    model = Doubled().train()
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    before = model.stem.weight.clone()
+    found = signal_size.check(makers.patient(model, batch=8))
+    assert found.cause == "no-normalisation" and "with He's weights it is" in found.causes[0].because
+    assert torch.equal(model.stem.weight, before)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
 from striate.doctor.rules import underfitting
 
 
@@ -54,7 +56,24 @@ def test_an_ended_training_that_hardly_knows_its_own_images(makers):
     assert found is not None and found.cause == "underfitting" and "ends at" in found.sentence
 
 
-def test_an_ended_training_that_knows_a_good_part_is_none(makers):
-    scores = {"val": makers.Scores(lambda t: 1.4, lambda t: 0.5), "sample": makers.Scores(lambda t: 1.3, lambda t: 0.55)}
-    history = makers.training(lambda t: 2.6 - 1.2 * t, top1=lambda t: 0.1 + 0.4 * t, lr=lambda t: 0.1 * (1 - t), **scores)
-    assert underfitting.check(history) is None
+def ended(makers, train, val, images=5000):
+    """A training whose rate has fallen to nothing, with a loss that moves to the end."""
+    scores = {
+        "val": makers.Scores(lambda t: 1.4, lambda t: val, images=images),
+        "sample": makers.Scores(lambda t: 1.3, lambda t: train, images=images),
+    }
+    return makers.training(lambda t: 2.6 - 1.2 * t, top1=lambda t: 0.1 + 0.4 * t, lr=lambda t: 0.1 * (1 - t), **scores)
+
+
+@pytest.mark.parametrize(("train", "severity"), [(0.34, "warning"), (0.41, "note"), (0.6, "note"), (0.67, None)])
+def test_what_an_ended_training_knows_of_its_own_images(makers, train, severity):
+    """Of the way from 0.1 to 1: below 0.3 (an accuracy of 0.37) a warning, below 0.6 (of 0.64) worth knowing."""
+    found = underfitting.check(ended(makers, train, train - 0.02))
+    assert (found and found.severity) == severity
+    assert found is None or found.cause == "underfitting"
+
+
+@pytest.mark.parametrize(("images", "fires"), [(600, True), (5000, False)])
+def test_a_gap_that_so_few_images_explain_is_none(makers, images, fires):
+    """Accuracies of 600 images that differ by 0.1 differ by 0.05 more than chance explains, those of 5,000 by 0.08."""
+    assert (underfitting.check(ended(makers, 0.34, 0.24, images)) is not None) == fires

@@ -105,3 +105,39 @@ def test_frozen_by_the_recipe_without_trained_weights():
     assert untrained_parameters.check(makers.patient(model, recipe=makers.recipe(**frozen))).cause == "frozen-parameters"
     meant = makers.recipe(**frozen, model__weights="default")
     assert untrained_parameters.check(makers.patient(model, recipe=meant)) is None
+
+
+class Listed(nn.Module):
+    """Its blocks are in a list that torch does not look into, or that it does."""
+
+    def __init__(self, kept, width):
+        super().__init__()
+        self.stem, self.classes = nn.Conv2d(3, 64, 3), nn.Linear(64, 12)
+        self.blocks = kept([nn.Linear(64, width), nn.Linear(width, 64)])
+
+    def forward(self, x):
+        x = self.stem(x).mean((2, 3))
+        for block in self.blocks:
+            x = block(x)
+        return self.classes(x)
+
+
+def test_layers_in_a_plain_list_are_no_parameters():
+    model = Listed(list, 64)
+    found = untrained_parameters.check(makers.patient(model, batch=8, optimizer=makers.sgd(model)))
+    assert (found.cause, found.severity) == ("unused-parameters", "error")
+    assert f"{2 * (64 * 64 + 64):,} numbers" in found.sentence and "plain list" in found.sentence
+
+
+def test_silent_for_layers_in_a_module_list_and_for_a_number_or_two():
+    assert untrained_parameters.check(makers.patient(Listed(nn.ModuleList, 64), batch=8)) is None
+
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.scale = makers.small(), torch.ones(2, requires_grad=True)
+
+        def forward(self, x):
+            return self.inner(x) * self.scale.sum()
+
+    assert untrained_parameters.check(makers.patient(Scaled().train(), batch=8)) is None

@@ -53,3 +53,15 @@ def test_silent_for_the_reports_l2():
 def test_nothing_to_judge_by():
     with pytest.raises(NotJudged):
         weight_decay.check(makers.patient(makers.small()))
+
+
+@pytest.mark.parametrize(("rate", "decay", "cause"), [(0.05, 0.01, "learning-rate-high"), (1e-3, 30.0, "weight-decay-high")])
+def test_rmsprop_is_judged_by_the_usual_rate_of_adams_kin(rate, decay, cause):
+    """0.05 is half of SGD's usual rate and 50 times RMSprop's; a decay of 0.01 is 20 times the usual one."""
+    model = makers.small()
+    patient = makers.patient(model, optimizer=torch.optim.RMSprop(model.parameters(), rate, weight_decay=decay))
+    for weight in patient.signals.weights:
+        object.__setattr__(weight, "gradient", 0.01 * decay * weight.scale)  # the decay outweighs it
+    found = weight_decay.check(patient)
+    assert found.cause == cause
+    assert found.remedies[0].advice.startswith("Take a learning rate of about 0.0005" if rate > 0.01 else "Take a weight decay")

@@ -6,12 +6,15 @@ batch of this size: images times positions of its grid. Over one value the outpu
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
 from striate.doctor import passes
 from striate.doctor.finding import Cause, Finding, Remedy, Severity
 from striate.doctor.patient import Patient
+from striate.errors import BatchTooSmallError
 from striate.taps import Tap, taps
 
 SOURCE = "Ioffe and Szegedy 2015, algorithm 1; Wu and He 2018 (group normalization), section 1 (small batches)"
@@ -19,6 +22,9 @@ SOURCE = "Ioffe and Szegedy 2015, algorithm 1; Wu and He 2018 (group normalizati
 SLOW = 0.003
 # Values to average over: with fewer the statistics are noise. Wu and He's figure 1 shows the loss of accuracy below 8 images.
 FEW_IMAGES = 4
+# A network knows its images when their loss in training mode is below this share of ln K; it guesses above the second share, if
+# that is so many nats more.
+KNOWN, GUESSED, FAR = 0.7, 0.9, 0.5
 
 
 def check(patient: Patient) -> Finding | None:
@@ -52,10 +58,43 @@ def check(patient: Patient) -> Finding | None:
     slow = {name: norm.momentum for name, norm in norms.items() if norm.momentum is not None and norm.momentum < SLOW}
     if len(slow) > len(norms) / 2 and any(norms[name].track_running_stats for name in slow):
         return _slow(slow, len(norms))
+    if (found := _stale(patient, norms)) is not None:
+        return found
     if size < FEW_IMAGES:
         words = f"Batch normalisation over {size} images: its statistics are noise, and differ from those of evaluation."
         return _small(patient, words, list(norms), "warning")
     return None
+
+
+@torch.no_grad()
+def _stale(patient: Patient, norms: dict[str, nn.modules.batchnorm._BatchNorm]) -> Finding | None:
+    """Whether a network that knows its training images in training mode guesses when the same images are evaluated."""
+    kept = [name for name, norm in norms.items() if norm.running_mean is not None]
+    main = patient.signals.main
+    chance = math.log(max(2, main.outputs))
+    if not kept or not main.loss < KNOWN * chance:
+        return None
+    count = patient.looked_at
+    with passes.preserved(patient.model):
+        patient.model.eval()
+        logits = next(iter(passes.heads_of(patient.model(patient.images[:count])).values())).float()
+    evaluated = float(torch.nn.functional.cross_entropy(logits, patient.labels[:count]))
+    if evaluated < max(GUESSED * chance, main.loss + FAR):
+        return None
+    return Finding(
+        "batch-norm-statistics",
+        "error",
+        f"In training mode the network knows its training images (loss {main.loss:.3g}), and in evaluation mode it guesses the "
+        f"same ones (loss {evaluated:.3g}; guessing has {chance:.3g}): its running statistics are not those of the data.",
+        {"loss in training mode": main.loss, "loss in evaluation mode": evaluated, "batch norms with statistics": len(kept)},
+        (Cause("batch-norm-statistics", 0.9, f"the same weights and images, {evaluated - main.loss:.2g} apart"),),
+        (
+            Remedy("Copy buffers along with parameters (load_state_dict copies both), or average weights with use_buffers=True."),
+            Remedy("Measure them anew: some hundred images in training mode without steps; torch.optim.swa_utils.update_bn."),
+        ),
+        "Ioffe and Szegedy 2015, section 3.1 (inference); Izmailov et al. 2018, section 3.2 (statistics of averaged weights)",
+        layer=kept[0],
+    )
 
 
 def _grids(patient: Patient) -> dict[str, int]:
@@ -108,6 +147,22 @@ def _slow(slow: dict[str, float], count: int) -> Finding:
         (Remedy("Take a momentum of 0.1 (in TensorFlow's terms 0.9)."),),
         "Ioffe and Szegedy 2015, section 3.1 (inference); torch.nn.BatchNorm2d (momentum)",
         layer=next(iter(slow)),
+    )
+
+
+def refused(error: BatchTooSmallError) -> Finding:
+    """The finding of a training that is refused, for its batches are too small for batch normalisation."""
+    return Finding(
+        "batch-norm-batch",
+        "error",
+        f"The training would not begin. {error}",
+        {},
+        (
+            Cause("batch-norm-single", 0.95, "a batch normalisation would see one image at a time"),
+            Cause("batch-too-small", 0.6, ""),
+        ),
+        (Remedy("Use a batch of 16 or more, in fewer parts.", {"optim.batch_size": 32, "optim.accumulate": 1}),),
+        SOURCE,
     )
 
 

@@ -1,15 +1,12 @@
-"""The batch is too small for the rate, or so large that an epoch has hardly any steps, or that memory does not hold it.
+"""The batch is too small for the rate, or so large that an epoch has hardly any steps.
 
-Looks at the batch beside the steps of an epoch and in all; at the rate that each image gets: rate / (1 - momentum) / batch; and
-at what one pass keeps for its backward pass, times the images of a step, beside the memory that is free.
+Looks at the batch beside the steps of an epoch and in all, and at the rate that each image gets: rate / (1 - momentum) / batch.
 """
 
 from __future__ import annotations
 
-from striate import machine
 from striate.doctor.finding import Cause, Finding, NotJudged, Remedy
 from striate.doctor.patient import Patient
-from striate.recipe import Recipe
 
 SOURCE = "Goyal et al. 2017, section 2.1 (rate in proportion to the batch); Keskar et al. 2017; Shallue et al. 2019, section 4"
 # Rate per image of SGD. ImageNet's usual 0.1 with momentum 0.9 for 256 images is 0.004.
@@ -18,8 +15,10 @@ LARGE_SHARE = 0.2
 USUAL_RATE = 0.1
 # Fewer images for a step of Adam than this: the gradient is mostly noise, and Adam takes steps of one size from it.
 FEW = 4
-# A reckoning, which is no measurement, must say that it takes so many times what is free.
-FAR_BEYOND = 1.3
+# A batch up to this is not large.
+USUAL = 64
+# Of a stranger's loader, images of a batch from which few steps in an epoch are worth a word.
+LARGE = 128
 # Fewer steps in all than this, with fewer than that in an epoch, are too few to learn from.
 FEW_STEPS, FEW_PER_EPOCH = 150, 6
 
@@ -28,9 +27,7 @@ def check(patient: Patient) -> Finding | None:
     """The finding, or None where batch, rate and schedule go together."""
     size = patient.batch_size
     if patient.recipe is None:
-        raise NotJudged("no recipe is known")
-    if (found := _memory(patient, patient.recipe)) is not None:
-        return found
+        return _of_stranger(patient, size)
     o = patient.recipe.optim
     total, per_epoch = patient.total_steps, patient.steps_per_epoch
     if total is not None and per_epoch is not None and total < FEW_STEPS and per_epoch < FEW_PER_EPOCH and size >= 32:
@@ -40,12 +37,12 @@ def check(patient: Patient) -> Finding | None:
             changes["optim.lr"] = float(f"{o.lr * smaller / size:.3g}") if o.name.startswith("sgd") else o.lr
         return Finding(
             "batch-size",
-            "warning",
+            "warning" if size > USUAL else "note",  # a usual batch: there are few images, or epochs
             f"A batch of {size} leaves {per_epoch} steps in an epoch and {total} in all: too few to learn from.",
             {"batch": size, "steps in an epoch": per_epoch, "steps in all": total},
             (
                 Cause("batch-too-large", 0.9, f"{per_epoch} steps in an epoch"),
-                Cause("time", 0.3, f"{total} steps in all"),
+                Cause("time", 0.3 if size > USUAL else 0.5, f"{total} steps in all"),
             ),
             (Remedy(f"Take a batch of {smaller}, with the rate in proportion.", changes), Remedy("Or train for more epochs.")),
             SOURCE,
@@ -80,31 +77,19 @@ def check(patient: Patient) -> Finding | None:
     )
 
 
-def _memory(patient: Patient, recipe: Recipe) -> Finding | None:
-    """Whether what a step keeps for its backward pass is far beyond memory, reckoned from the pass that was looked at."""
-    if patient.device.type != "cpu" or not (seen := patient.signals).kept_bytes:
+def _of_stranger(patient: Patient, size: int) -> Finding | None:
+    """Of a loader only its batch is known, and how many of them make an epoch: enough for a note at the far ends."""
+    per_epoch = patient.steps_per_epoch
+    if size >= LARGE and per_epoch is not None and per_epoch <= FEW_PER_EPOCH // 2:
+        words = f"A batch of {size} leaves {per_epoch} step{'s' * (per_epoch > 1)} in an epoch."
+        cause = Cause("batch-too-large", 0.8, f"{per_epoch} steps for a pass over all images")
+        ways = (Remedy("Take batches of 32 to 128 images, with the rate in proportion."),)
+    elif size < FEW and (per_epoch is None or per_epoch > 1):
+        words = f"A batch of {size}: its gradient is mostly noise."
+        cause = Cause("batch-too-small", 0.7, f"{size} images for a step")
+        ways = (Remedy("Take batches of 32 images or more, or add up the gradients of several before each step."),)
+    elif per_epoch is None:
+        raise NotJudged("the loader does not say its length")
+    else:
         return None
-    o = recipe.optim
-    images = o.batch_size // o.accumulate
-    half = 1.0 if patient.precision == "fp32" else 0.5  # most of what is kept is then kept in 16 bits
-    weights = sum(one.numel() * one.element_size() for one in patient.model.parameters())
-    for_each = half * seen.kept_bytes / seen.images
-    needed, free = for_each * images + 3 * weights, machine.free_memory_bytes()
-    if needed < FAR_BEYOND * free:
-        return None
-    fitting = max(1, int((0.8 * free - 3 * weights) / for_each))
-    parts = next(
-        (parts for parts in range(1, o.batch_size + 1) if o.batch_size % parts == 0 and o.batch_size // parts <= fitting), 1
-    )
-    return Finding(
-        "batch-size",
-        "error",
-        f"A step with {images} images at once needs about {needed / 1e9:.3g} GB of memory, and {free / 1e9:.3g} GB are free.",
-        {"memory needed": needed, "memory free": free, "images at once": images, "memory for each image": for_each},
-        (Cause("memory", 0.95, f"{needed / free:.2g} times what is free"),),
-        (
-            Remedy(f"Compute the batch in {parts} parts.", {"optim.accumulate": parts}),
-            Remedy(f"Or take a batch of {fitting} and the rate in proportion.", {"optim.batch_size": fitting}),
-        ),
-        "reckoned from one forward pass; `striate train --plan` measures it",
-    )
+    return Finding("batch-size", "note", words, {"batch": size, "steps in an epoch": per_epoch}, (cause,), ways, SOURCE)

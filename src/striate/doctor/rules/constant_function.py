@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import Literal
 
 import torch
 
 from striate.doctor import passes
 from striate.doctor.finding import Cause, Curve, Finding, Remedy
 from striate.doctor.passes import Signals
-from striate.doctor.patient import Patient
+from striate.doctor.patient import DRAWN_IMAGES, Patient
 from striate.doctor.remedies import (
     WITH_NORMS,
     in_training_mode,
@@ -28,7 +29,7 @@ from striate.doctor.remedies import (
     with_open_gates,
     with_slow_start,
 )
-from striate.models import catalog, init
+from striate.models import catalog
 
 SOURCE = (
     "Glorot and Bengio 2010, section 4.2 (variance from layer to layer); He et al. 2015 (rectifiers), section 2.2; "
@@ -45,8 +46,8 @@ DYING = 1e-3
 WEAK, WEAK_GATES = 1e-2, 0.05
 # A ReLU layer of fewer units may be silent by chance.
 FEW = 8
-# Images on which another start and batch norm are tried.
-AGAIN = 16
+# A sigmoid or tanh layer whose outputs are all but at its limits for this share.
+SATURATED = 0.9
 # What is measured with another start, and with batch norm, as the evidence calls it.
 DRAWN_LEFT, TWIN_LEFT = "of it left with other initial weights", "of it left with batch norm"
 
@@ -161,7 +162,7 @@ def _causes(patient: Patient, share: float) -> tuple[list[Cause], dict[str, floa
                 f"{sum(gates.values()) / len(gates):.2g} in {len(gates)} parts in a row leave {10**-by_gates:.1g}",
             )
         )
-    drawn = max(_drawn_again(patient, way) for way in ("he", "sigmoid"))
+    drawn = max(_drawn_again(patient, "he"), _drawn_again(patient, "sigmoid"))
     by_weights = math.log10(max(drawn, 1e-30)) + lost
     evidence[DRAWN_LEFT] = drawn
     if by_weights > 0.5:
@@ -172,6 +173,9 @@ def _causes(patient: Patient, share: float) -> tuple[list[Cause], dict[str, floa
     closed = [layer.name for layer in seen.layers if layer.dead == 1.0 and layer.values >= FEW]
     if closed:
         causes.append(Cause("dead-units", 1.0, f"no unit of {closed[0]} is positive, so nothing gets through it"))
+    full = [layer.name for layer in seen.layers if (layer.saturated or 0.0) > SATURATED and layer.values >= FEW]
+    if full:
+        causes.append(Cause("saturated-units", 1.0, f"{full[0]} is at the limits of its range, where all images look alike"))
     if len(seen.resting_norms) > 1:
         because = f"{len(seen.resting_norms)} batch norms scale by statistics that no batch has set yet"
         causes.append(Cause("batch-norm-mode", 1.0, because))
@@ -185,20 +189,11 @@ def _causes(patient: Patient, share: float) -> tuple[list[Cause], dict[str, floa
     return causes, evidence
 
 
-def _drawn_again(patient: Patient, way: str) -> float:
-    """Of the pixels' spread, what reaches the features when the weights are drawn again: He's, or four times Glorot's, which
-    keep the size through ReLUs and through sigmoids (Glorot and Bengio 2010, section 4.2.1; a sigmoid's slope is 1/4)."""
-    model = patient.model
+def _drawn_again(patient: Patient, way: Literal["he", "sigmoid"]) -> float:
+    """Of the pixels' spread, what reaches the features when the weights are drawn again; the second way only among sigmoids."""
     if way == "sigmoid" and sum(layer.saturated is not None for layer in patient.signals.layers) < 2:
         return 0.0
-    with passes.preserved(model):
-        init.apply(model, "he" if way == "he" else "glorot")
-        if way == "sigmoid":
-            with torch.no_grad():
-                for parameter in model.parameters():
-                    parameter.mul_(4.0 if parameter.dim() >= 2 else 1.0)
-        count = min(AGAIN, patient.looked_at)
-        again = passes.look(model, patient.images[:count], patient.labels[:count], patient.loss)
+    again = patient.drawn_again(way)
     last = passes.features(again)
     return (again.main.spread if last is None else last.spread) / max(again.image_spread, 1e-30)
 
@@ -219,6 +214,7 @@ def _remedies(patient: Patient, causes: list[Cause], evidence: Mapping[str, floa
     ways = {
         "initialisation": initialised,
         "dead-units": initialised,
+        "saturated-units": initialised,
         "gates": with_open_gates,
         "no-normalisation": normalised,
         "batch-norm-mode": in_training_mode,
@@ -239,7 +235,7 @@ def _of_twin(patient: Patient) -> float | None:
     options: dict[str, object] = {"size_px": recipe.data.size_px} if "size_px" in catalog.option_names(name) else {}
     with torch.random.fork_rng([]):
         twin = catalog.build(name, patient.outputs, options).to(patient.device).train()
-    count = min(AGAIN, patient.looked_at)
+    count = min(DRAWN_IMAGES, patient.looked_at)
     seen = passes.look(twin, patient.images[:count], patient.labels[:count], patient.loss)
     last = passes.features(seen)
     return (seen.main.spread if last is None else last.spread) / max(seen.image_spread, 1e-30)

@@ -14,7 +14,7 @@ import math
 import numpy as np
 
 from striate.doctor.finding import Cause, Finding, NotJudged, Remedy
-from striate.doctor.history import History, curve, level, slope
+from striate.doctor.history import History, Numbers, curve, level, slope
 from striate.doctor.rules.plateau import is_learnt
 
 SOURCE = "He et al. 2016, section 3.4; You et al. 2019, section 4"
@@ -23,6 +23,8 @@ SOURCE = "He et al. 2016, section 3.4; You et al. 2019, section 4"
 _FALLEN, _SINCE = 0.1, 0.35
 # Rows needed before and after.
 _LEAST_BEFORE, _LEAST_AFTER = 4, 6
+# A rate of so little of its peak moves nothing; for this share of the training, at a loss of so much of guessing.
+_NOTHING, _MUCH, _STILL = 1e-3, 0.4, 0.5
 # Before: the loss was falling by this share in the time that it was high. After: at most this share of that pace.
 _FELL, _PACE = 0.03, 0.25
 
@@ -35,6 +37,8 @@ def check(history: History) -> Finding | None:
         raise NotJudged("no training losses")
     if not len(lr) or lr.max() <= 0:
         raise NotJudged("no learning rates")
+    if (gone := _gone(history, lr, loss, step)) is not None:
+        return gone
     if len(lr) < _LEAST_BEFORE + _LEAST_AFTER:
         raise NotJudged("too few records")
     fallen = np.flatnonzero(lr >= _FALLEN * lr.max())[-1] + 1
@@ -81,6 +85,31 @@ def check(history: History) -> Finding | None:
         curve=curve(
             "Learning rate", "step", "rate", {"learning rate": (step, lr)}, is_log=bool(lr.min() > 0), mark=(first, "fell")
         ),
+    )
+
+
+def _gone(history: History, lr: Numbers, loss: Numbers, step: Numbers) -> Finding | None:
+    """The finding where the rate is next to nothing for much of the training, and the loss high: whatever its shape before."""
+    nothing = np.flatnonzero(lr >= _NOTHING * lr.max())[-1] + 1
+    share, left = 1 - nothing / len(lr), level(loss[-5:])
+    if len(lr) < _LEAST_AFTER or share < _MUCH or is_learnt(history, left) or not left > _STILL * history.chance_or_first:
+        return None
+    first = int(step[min(nothing, len(step) - 1)])
+    return Finding(
+        code="decayed-early",
+        severity="warning",
+        sentence=(
+            f"From step {first:,} of {int(step[-1]):,} on the learning rate is below a thousandth of its peak: for {share:.0%} "
+            f"of the training nothing moves, and the loss stays at {left:.4g}."
+        ),
+        evidence={"peak rate": float(lr.max()), "rate now": float(lr[-1]), "share of the training": share, "loss now": left},
+        causes=(Cause("schedule-early", 0.9, f"the rate is {lr[-1]:.1g}, from {lr.max():.3g}"),),
+        remedies=(
+            *_remedies(history),
+            Remedy("See how often the scheduler is stepped: once for each epoch, unless it counts in batches."),
+        ),
+        source=SOURCE,
+        curve=curve("Learning rate", "step", "rate", {"learning rate": (step, lr)}, is_log=bool(lr.min() > 0)),
     )
 
 

@@ -29,20 +29,20 @@ def check(patient: Patient) -> Finding | None:
         return None
     shown = ", ".join(f"{name} {weight:.2g}" for name, weight in weights.items())
     aux = {"loss.aux_weight": 0.3} if patient.recipe is not None else {}
+    causes = [Cause("heads-forgotten", 0.9 if forgotten else 0.2, f"weights in the loss: {shown}")]
     if "main" in forgotten or heavy:
         sentence = f"The heads are weighed wrongly in the loss ({shown}): the head that is used is the main one."
-        cause = Cause("head-weights", 0.9, f"weights in the loss: {shown}")
+        causes.append(Cause("head-weights", 0.85, f"weights in the loss: {shown}"))
         advice = Remedy("Give the main head the weight 1 and each auxiliary one 0.3.", aux)
     else:
         sentence = f"{_list(forgotten)} of the network is not in the loss ({shown}), so it learns nothing and helps nobody."
-        cause = Cause("heads-forgotten", 0.9, f"weights in the loss: {shown}")
         advice = Remedy("Add 0.3 times each auxiliary head's cross-entropy to the loss, or build the network without it.", aux)
     return Finding(
         "head-weights",
         "error" if "main" in forgotten else "warning",
         sentence,
         {"weight in the loss, by head": weights},
-        (cause,),
+        tuple(causes if forgotten else causes[1:]),
         (advice,),
         SOURCE,
     )

@@ -27,6 +27,10 @@ MOST_DEVIATION = 3.0
 STEEP, STEEP_DEVIATION = 0.12, 1.7
 # Deviation that only 0..255 gives, divided by nothing (photos: 50 to 80) or by a deviation meant for 0..1 (200 to 350).
 RAW_DEVIATION = 20.0
+# What a network that is meant for 0..255 makes of them at most: CaffeNet's first layer 11, features below 1.
+BORNE_FIRST, BORNE = 30.0, 10.0
+# And of its sigmoids or tanhs this share is at their limits at most.
+BORNE_FULL = 0.3
 # Largest value of pixels in 0..1 that were divided by 255 once more is 1 / 255.
 TWICE_DIVIDED = 0.006
 # ... and normalised behind that: the deviation is that of photos, over 255.
@@ -91,7 +95,8 @@ def _of_batch(patient: Patient) -> Finding | None:
     deviation = float((images - images.mean(dim=(0, 2, 3), keepdim=True)).square().mean().sqrt())  # about each channel's mean
     if high - low < 1e-12:
         raise NotJudged("images without content")
-    if _is_as_said(patient, low, high) and not _is_divided(patient):
+    is_said = _is_as_said(patient, low, high)
+    if is_said and not _is_divided(patient) and (deviation < RAW_DEVIATION or _bears(patient)):
         return None
     divided_by = [_divisor(images[:, channel]) for channel in range(images.shape[1])]
     evidence: dict[str, Any] = {"least": low, "largest": high, "mean": mean, "deviation": deviation}
@@ -105,7 +110,7 @@ def _of_batch(patient: Patient) -> Finding | None:
     cause, sentence, advice = _words(kind, low, high, mean, deviation)
     return Finding(
         "input-scale",
-        "note" if _is_divided(patient) else _severity(kind, is_repaired),  # what the recipe says is no mistake
+        "note" if _is_meant(patient, kind, is_said) else _severity(kind, is_repaired),  # what the recipe says is no mistake
         sentence,
         evidence,
         _causes(cause, kind, low, high, mean, deviation, is_repaired),
@@ -195,6 +200,22 @@ def _is_as_said(patient: Patient, low: float, high: float) -> bool:
     most = max((1 - mean) / std for mean, std in zip(view.mean, view.std, strict=True))
     slack = 0.02 * (most - least)
     return least - slack <= low and high <= most + slack and high - low > 0.05 * (most - least)
+
+
+def _is_meant(patient: Patient, kind: str, is_said: bool) -> bool:
+    """Whether the view says so, or the network's first layer brings bytes to a mean of 0 and a deviation of 1."""
+    first = next((layer for layer in patient.model.modules() if not any(layer.children())), None)
+    return (is_said and _is_divided(patient)) or (kind in ("raw", "plain") and isinstance(first, _NORMS))
+
+
+def _bears(patient: Patient) -> bool:
+    """Whether a network keeps pixels of 0..255 at a usual size: its first layer with weights, and its features."""
+    if _is_repaired(patient.model):
+        return True
+    seen = patient.signals
+    first = next((layer.scale for layer in seen.layers if layer.kind in ("Conv2d", "Linear")), 0.0)
+    full = max((layer.saturated or 0.0 for layer in seen.layers), default=0.0)
+    return full < BORNE_FULL and first < BORNE_FIRST and all(part.scale < BORNE for part in passes.trunk(seen)[-1:])
 
 
 def _is_divided(patient: Patient) -> bool:

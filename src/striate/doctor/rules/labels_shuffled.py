@@ -36,8 +36,12 @@ SOURCE = (
 CHANCE = 2.5
 # Images that it takes to suspect them by this alone, and with a proof beside it.
 LEAST_ALONE, LEAST = 400, 120
+# Where one class has this share of the images, the others are too few to look alike.
+ONE_CLASS = 0.8
 # Deviations above chance that a proof needs.
 PROOF = 6.0
+# Of the agreement (Cohen's kappa) in validation, what training labels must have left.
+PARTLY = 0.65
 # Rows by which labels are moved, in search of a lost row.
 MOVES = (-3, -2, -1, 1, 2, 3)
 # Pairs of the same picture that it takes to judge by them.
@@ -57,7 +61,44 @@ def check(patient: Patient) -> Finding | None:
         raise
     with contextlib.suppress(NotJudged):
         found = found or _judged(patient, "scored", scored, train)
-    return found
+    return found or _partly(patient, train, scored)
+
+
+def _partly(patient: Patient, train: Known | None, scored: Known | None) -> Finding | None:
+    """A note where training labels fit their images far less than those of the validation set fit theirs.
+
+    Random crops and colours of a stranger's loader make looks say less as well, so it is no more than a note.
+    """
+    if train is None or scored is None or len(scored.thumbnails) < LEAST:
+        return None
+    kappas = train.agreement.kappa, scored.agreement.kappa
+    errors = [
+        math.sqrt(one.share * (1 - one.share) / one.images) / (1 - one.chance) for one in (train.agreement, scored.agreement)
+    ]
+    if kappas[0] > PARTLY * kappas[1] or kappas[1] - kappas[0] < 2 * math.hypot(*errors):
+        return None
+    share = 1 - kappas[0] / kappas[1]
+    return Finding(
+        "labels-partly-wrong",
+        "note",
+        f"Training labels fit their images less than validation labels fit theirs: of what looks tell, {share:.0%} is missing. "
+        f"A part of the training labels may be wrong.",
+        {"agreement in training": kappas[0], "agreement in validation": kappas[1], "images": train.agreement.images},
+        (
+            Cause(
+                "label-noise",
+                0.7,
+                f"kappa {kappas[0]:.2f} and {kappas[1]:.2f} with {errors[0]:.2f} and {errors[1]:.2f} of chance",
+            ),
+            Cause("augmentation-mismatch", 0.5, "or training images are changed so much that they no longer look their class"),
+        ),
+        (
+            Remedy(
+                "Look at a hundred training images with their labels, and at those that a trained network is sure to be others."
+            ),
+        ),
+        SOURCE,
+    )
 
 
 def _judged(patient: Patient, split: Split, known: Known | None, other: Known | None) -> Finding | None:
@@ -66,7 +107,8 @@ def _judged(patient: Patient, split: Split, known: Known | None, other: Known | 
     if known.agreement.above >= CHANCE:
         return None
     found = known.agreement
-    if found.share >= 0.5 * (1 + found.chance):
+    largest = float(np.bincount(known.labels_N).max()) / len(known.labels_N)
+    if found.share >= 0.5 * (1 + found.chance) or largest > ONE_CLASS:
         raise NotJudged("nearly all images of one class")  # chance cannot be told from right
     proofs = [
         *_by_names(known),

@@ -8,6 +8,7 @@ judged at a tenth of it.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 from striate.doctor import trials
@@ -21,6 +22,8 @@ SOURCE = "Smith 2017, section 3.3 (learning rate range test); Goodfellow, Bengio
 BURST = 4.0
 # A rate stands still when its steps change the loss by less than this share; what learns, `trials` says.
 STANDS = 0.01
+# A rate moves the loss, but a far higher one moves it so many times as far: worth knowing.
+FAR_BETTER = 6.0
 # Of the best rate's fall: so much makes another rate nearly as good.
 NEARLY = 0.8
 
@@ -34,24 +37,38 @@ def check(patient: Patient) -> Finding | None:
         return None
     warmed = patient.recipe is not None and patient.recipe.optim.warmup_epochs > 0
     at_peak = curve.at(1.0)
-    is_thrown = trials.moves(patient, curve.rate) > trials.WHOLE
+    is_thrown = trials.moves(patient, curve.rate) > trials.LEAP
     if at_peak is not None and _fall(curve, at_peak) >= LEARNS and not is_thrown:
         return None
     here = curve.at(0.1 if warmed and not is_thrown else 1.0)
     if here is None or len(curve.rates) < 2:
         raise NotJudged("no time for more than one rate")
-    if is_thrown:  # it may learn even so, but far less than at a rate that leaves the weights some memory
-        lower = _best(curve, below=curve.rate)
-        is_thrown = lower is not None and _fall(curve, curve.losses[curve.rates.index(lower)]) > 2 * max(
-            _fall(curve, here), LEARNS
-        )
-    if (_burst(curve, here) or is_thrown) and (lower := _best(curve, below=curve.rate)) is not None:
+    if _burst(curve, here) and (lower := _best(curve, below=curve.rate)) is not None:
         return _finding(patient, curve, here, lower, "learning-rate-high")
-    if at_peak is not None and abs(_fall(curve, at_peak)) < STANDS:
-        higher = _best(curve, above=30 * curve.rate)
-        if higher is not None:
-            return _finding(patient, curve, at_peak, higher, "learning-rate-low")
+    if curve.duel is not None and (is_thrown or not warmed):
+        if (found := _of_duel(patient, curve, *curve.duel)) is not None:
+            return found
+    elif is_thrown:  # it may learn even so, but far less than at a rate that leaves the weights some memory
+        lower = _best(curve, below=curve.rate)
+        if lower is not None and _fall(curve, curve.losses[curve.rates.index(lower)]) > 2 * max(_fall(curve, here), LEARNS):
+            return _finding(patient, curve, here, lower, "learning-rate-high")
+    higher = _best(curve, above=30 * curve.rate)
+    if at_peak is None or higher is None or _burst(curve, at_peak):
+        return None
+    there = curve.losses[curve.rates.index(higher)]
+    if abs(_fall(curve, at_peak)) < STANDS:
+        return _finding(patient, curve, at_peak, higher, "learning-rate-low")
+    if _fall(curve, at_peak) > 0 and _fall(curve, there) > FAR_BETTER * _fall(curve, at_peak):
+        found = _finding(patient, curve, at_peak, higher, "learning-rate-low")
+        return dataclasses.replace(found, severity="note")  # a careful rate moves little in ten steps as well
     return None
+
+
+def _of_duel(patient: Patient, curve: RateCurve, here: float, tenth: float) -> Finding | None:
+    """The finding where after more steps a tenth of the rate has learnt far more than the rate itself."""
+    if _fall(curve, tenth) < 2 * max(_fall(curve, here), LEARNS):
+        return None
+    return _finding(patient, curve, here, 0.1 * curve.rate, "learning-rate-high", tenth, trials.DUEL_STEPS)
 
 
 def _fall(curve: RateCurve, loss: float) -> float:
@@ -75,10 +92,19 @@ def _best(curve: RateCurve, below: float = math.inf, above: float = 0.0) -> floa
     return max(calm) if calm and math.isfinite(below) else None
 
 
-def _finding(patient: Patient, curve: RateCurve, here: float, better: float, cause: str) -> Finding:
+def _finding(
+    patient: Patient,
+    curve: RateCurve,
+    here: float,
+    better: float,
+    cause: str,
+    there: float | None = None,
+    steps: int = trials.RATE_STEPS,
+) -> Finding:
+    """here, there: the loss at the rate and at the better one, after so many steps."""
     is_high = cause == "learning-rate-high"
     after = f"{here:.3g}" if math.isfinite(here) else "no finite number"
-    there = curve.losses[curve.rates.index(better)]
+    there = curve.losses[curve.rates.index(better)] if there is None else there
     changes: dict[str, object] = {}
     if patient.recipe is not None:
         o = patient.recipe.optim
@@ -87,15 +113,13 @@ def _finding(patient: Patient, curve: RateCurve, here: float, better: float, cau
             changes["optim.warmup_epochs"] = 1.0
     factor = better / curve.rate
     shown = f"{1 / factor:.3g} times lower" if is_high else f"{factor:.3g} times higher"
-    causes = [
-        Cause(cause, 0.9, f"the loss is {after} after {curve.steps} steps at {curve.rate:.3g} and {there:.3g} at {better:.3g}")
-    ]
+    causes = [Cause(cause, 0.9, f"the loss is {after} after {steps} steps at {curve.rate:.3g} and {there:.3g} at {better:.3g}")]
     if is_high and not patient.signals.has_norms:
         causes.append(Cause("no-normalisation", 0.3, "a network without normalisation bears lower rates only"))
     return Finding(
         "learning-rate",
         "error" if is_high or factor >= 1000 else "warning",
-        f"The learning rate {curve.rate:.3g} is too {'high' if is_high else 'low'}: after {curve.steps} steps the loss is "
+        f"The learning rate {curve.rate:.3g} is too {'high' if is_high else 'low'}: after {steps} steps the loss is "
         f"{after}, from {curve.before:.3g}; a rate {shown} gives {there:.3g}.",
         {
             "learning rate": curve.rate,

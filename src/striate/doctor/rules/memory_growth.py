@@ -16,7 +16,7 @@ from striate.doctor.history import History, parts
 
 SOURCE = "PyTorch documentation, FAQ: out of memory (don't accumulate history across your training loop)"
 
-_LEAST_ROWS = 15
+_LEAST_ROWS, _LEAST_EPOCHS = 10, 6
 # Grown since the first epoch: by this share, and by these bytes.
 _GROWN, _GROWN_BYTES = 0.15, 200e6
 # Each quarter of the time brings at least this share of a quarter of the growth: it goes on evenly.
@@ -30,7 +30,7 @@ def check(history: History) -> Finding | None:
     for resumed in history.resumed_at:  # another process, with a memory of its own
         rows &= step > resumed
     memory, step = memory[rows], step[rows]
-    if len(memory) < _LEAST_ROWS:
+    if len(memory) < (_LEAST_EPOCHS if history.is_by_epoch else _LEAST_ROWS):
         raise NotJudged("too few records" if np.isfinite(history.steps["memory_bytes"]).any() else "no speed and memory")
     levels = [float(memory[0]), *parts(memory, 8)[1::2], float(memory[-1])]
     grown = levels[-1] - levels[0]
@@ -68,4 +68,4 @@ def check(history: History) -> Finding | None:
 
 def _settled_step(history: History) -> int:
     """The end of the first epoch, or the tenth step where nobody knows how long an epoch is."""
-    return history.steps_per_epoch or 10
+    return 1 if history.is_by_epoch else history.steps_per_epoch or 10

@@ -19,12 +19,14 @@ SOURCE = "Karpathy 2019, A Recipe for Training Neural Networks (overfit one batc
 
 # Of ln K: a loss that fell by more is on its way, one that fell by less stands still.
 MOVING, STANDING = 0.25, 0.05
+# A loss that was never so many times the first one, and then is no number, has not grown out of the numbers.
+CALM = 1.5
 
 
 def check(patient: Patient) -> Finding | None:
     """The finding, or None where the batch was learnt. Raises NotJudged where there was no time for it."""
     found = patient.learnt
-    if found.is_learnt:
+    if found.is_learnt and math.isfinite(found.losses[-1]):
         return None
     if not found.is_finished:
         raise NotJudged(f"no time for more than {len(found.losses)} steps")
@@ -33,12 +35,12 @@ def check(patient: Patient) -> Finding | None:
     chance = math.log(found.classes)
     last = found.losses[-1]
     fell = min(found.losses[0], chance) - min(found.losses)  # from a bad start down to chance is no learning
-    if fell > MOVING * chance:
+    if fell > MOVING * chance and math.isfinite(last):
         return None
     causes = _causes(patient)
     return Finding(
         "one-batch",
-        "warning" if fell > STANDING * chance else "error",
+        "warning" if fell > STANDING * chance and math.isfinite(last) else "error",
         f"The network does not learn {found.images} images by heart: after {len(found.losses)} steps on them alone the loss is "
         f"{last:.3g}, from {found.losses[0]:.3g}, and {found.top1:.0%} are right.",
         {
@@ -67,6 +69,10 @@ def _causes(patient: Patient) -> list[Cause]:
     initial = 0.2 if passes.starts_well(seen) else 0.4
     because = f"weights start at {seen.he_share:.2g} of He's deviation; labels and rate do not matter here"
     causes = [Cause("initialisation", initial, because)]
+    losses = patient.learnt.losses
+    if not math.isfinite(losses[-1]) and max(losses[:-1], default=math.inf) < CALM * losses[0]:
+        because = f"the loss falls to {min(losses[:-1]):.3g} and the next one is no number: 0 / 0, or a root or logarithm of 0"
+        causes.append(Cause("precision", 0.85, because))
     if share < 0.5:
         causes.append(Cause("frozen-parameters", 0.6, f"{share:.0%} of the parameters train"))
     if not seen.has_norms:

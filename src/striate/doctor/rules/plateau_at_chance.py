@@ -52,6 +52,8 @@ _EXACTLY = 5e-4
 # Gradient over weight of the first layer group, over that of the group that has most of it: 0.3 or more where networks learn at
 # once, 0.003 in LeNet-5 with its tanh, which takes a while.
 _STARVED = 3e-3
+# Updates over weights at the peak of the rate that are below what is usual.
+_SLOW = 3e-4
 # Dropout beyond this is more than any paper of the zoo has in a layer that all information passes (0.5; 0.7 in side heads).
 _DROPOUT = 0.7
 # The share of a weight that decay takes away in a step: usual is 1e-5 (0.1 times 1e-4), and with AdamW 1e-4 (0.002 times 0.05).
@@ -364,6 +366,8 @@ def _of_the_rate(history: History, chance: Chance) -> list[Cause]:
         # Layers that get no gradient do not move either, and then the rate is not to blame.
         weight = 0.4 if is_starved(history) else 0.85 if typical < 1e-5 else 0.6
         causes.append(Cause("learning-rate-low", weight, f"a step changes weights by {typical:.1e} of their size"))
+    elif typical < _SLOW and not is_starved(history):
+        causes.append(Cause("learning-rate-low", 0.55, f"a step changes weights by {typical:.1e} of their size, 1e-3 is usual"))
     return causes
 
 

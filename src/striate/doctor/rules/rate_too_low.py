@@ -27,6 +27,8 @@ _LEFT, _FAR = 0.8, 1.5
 # The second half of the training fell by this share of what the first half did: a straight line has 1, a good rate 0.2 or less.
 _STRAIGHT = 0.6
 _LEAST_ROWS, _LEAST_EPOCHS, _LEAST_STEPS = 12, 5, 60
+# Means of epochs that fall nearly every time and stay near the loss of guessing: steps too short to have any noise.
+_EVERY_TIME, _NEAR_GUESSING = 0.85, 0.9
 
 
 def check(history: History) -> Finding | None:
@@ -36,9 +38,8 @@ def check(history: History) -> Finding | None:
         raise NotJudged("no training losses")
     if len(loss) < (_LEAST_EPOCHS if history.is_by_epoch else _LEAST_ROWS):
         raise NotJudged("too few records")
-    if history.chance is None:
-        raise NotJudged("number of classes unknown")
-    left = level(loss[-5:] if len(loss) >= 10 else loss[-2:]) / history.chance
+    chance = history.chance_or_first
+    left = level(loss[-5:] if len(loss) >= 10 else loss[-2:]) / chance
     update = level(history.typical_update_ratio()[history.is_near_peak(0.5)])
     if left < _LEFT or left > _FAR or is_starved(history):
         return None
@@ -50,20 +51,28 @@ def check(history: History) -> Finding | None:
     if not _is_long(history) and (math.isnan(update) or history.last_step < _LEAST_STEPS):
         raise NotJudged("too few steps")
     is_tiny = update < _SMALL and history.last_step >= _LEAST_STEPS
-    if not is_tiny and not (is_straight and _is_long(history)):
+    crawls = (
+        history.is_by_epoch
+        and left > _NEAR_GUESSING
+        and min(first / max(first_error, 1e-12), second / max(second_error, 1e-12)) > 3
+        and float((np.diff(loss) < 0).mean()) >= _EVERY_TIME
+    )
+    if not is_tiny and not ((is_straight or crawls) and _is_long(history)):
         return None
     if math.isfinite(update) and update > _USUAL:
         return None
-    fell = max(float(loss[0]), history.chance) - level(loss[-5:])
+    fell = max(float(loss[0]), chance) - level(loss[-5:])
     size = f"a step changes weights by {update:.0e} of their size" if is_tiny else "it falls along a straight line"
+    if crawls and not is_tiny:
+        size = "it falls in nearly every epoch, by next to nothing"
     return Finding(
         code="rate-too-low",
-        severity="warning" if update < _SURE or is_straight else "note",
+        severity="warning" if update < _SURE or is_straight or crawls else "note",
         sentence=f"After {history.last_step:,} steps the training loss is still {left:.0%} of guessing, and {size}.",
         evidence={
             "update over weight, typical": update,
             "loss now": level(loss[-5:]),
-            "loss of guessing": history.chance,
+            "loss of guessing": chance,
             "fell by": fell,
             "first half fell by": first,
             "second half fell by": second,

@@ -10,8 +10,10 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import torch
 
+from striate.doctor import neighbours, thumbnails
 from striate.doctor.finding import Cause, Finding, NotJudged, Remedy
 from striate.doctor.patient import Batches, Patient
 
@@ -20,13 +22,54 @@ SOURCE = "Touvron et al. 2019 (train-test resolution), section 3; torchvision's 
 IMAGES, FEWEST = 256, 24
 # A deviation that is so many times the other, or means so many deviations apart: crops and colour jitter stay below 1.3 and 0.3.
 TIMES, APART = 1.6, 0.7
+# Images of each split by whose looks they are told apart, and Cohen's kappa from which they are: random crops against the centre
+# of the same photos stay below 0.4.
+LEAST_LOOKS, MOST_LOOKS = 60, 300
+TOLD, SURELY_TOLD = 0.5, 0.7
+# What red does not tell of blue, in one split over the same in the other, where only one has colours.
+GREY = 0.1
 # Times that things may be larger or smaller in scoring; the usual recipe has 0.84.
 LARGER = 1.7
 
 
 def check(patient: Patient) -> Finding | None:
     """The finding, or None where both splits have pixels of one kind, and as much of each photo."""
-    return _pixels_apart(patient) or _crops_apart(patient)
+    return _pixels_apart(patient) or _crops_apart(patient) or _looks_apart(patient)
+
+
+def _looks_apart(patient: Patient) -> Finding | None:
+    """Whether a probe that knows nothing of classes tells by the look of a stranger's image from which split it comes."""
+    if patient.recipe is not None:
+        return None  # what the recipe does to both is known
+    train, scored = thumbnails.of(patient, "train"), thumbnails.of(patient, "scored")
+    if train is None or scored is None or min(len(train), len(scored)) < LEAST_LOOKS:
+        return None
+    count = min(len(train), len(scored), MOST_LOOKS)
+    pixels = [one.pixels_NSS3[:count] for one in (train, scored)]
+    # What of blue red does not tell, whatever each channel was scaled by.
+    colour = [1 - float(np.corrcoef(one[..., 0].ravel(), one[..., 2].ravel())[0, 1]) ** 2 for one in pixels]
+    is_grey = min(colour) < GREY * max(colour)
+    probe = neighbours.Probe(neighbours.features(np.concatenate(pixels)))
+    found = neighbours.agreement(probe, np.repeat(np.arange(2), count), 2)
+    if found.kappa < TOLD:
+        return None
+    return Finding(
+        "scored-images",
+        "warning" if found.kappa > SURELY_TOLD else "note",
+        f"Validation images look unlike training images: by their look {found.share:.0%} of {found.images} are told to be of one "
+        "split or the other, where 50% would be chance.",
+        {"told apart": found.share, "images": found.images, "deviations above chance": found.above},
+        (
+            Cause("augmentation-mismatch", 0.75, "edges and colours differ; the pixels' mean and deviation do not"),
+            Cause(
+                "preprocessing-mismatch",
+                0.9 if is_grey else 0.65,
+                "only one split has colours" if is_grey else "or one split is read, cut or resized in another way",
+            ),
+        ),
+        (Remedy("Look at images of both splits side by side, as the network gets them."),),
+        "Ben-David et al. 2010, section 4 (a classifier of domains measures how far they are apart)",
+    )
 
 
 def _crops_apart(patient: Patient) -> Finding | None:

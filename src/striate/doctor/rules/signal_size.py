@@ -24,8 +24,8 @@ GROWN = 100.0
 
 # Weights of half precision: the smallest step that changes one, over its size; and Adam's epsilon, which is 0 in float16.
 HALVES = {"torch.float16": 2.0**-11, "torch.bfloat16": 2.0**-8}
-# A network whose weights have a usual size and that is so deep wants normalisation.
-DEEP, USUAL = 16, (0.4, 2.5)
+# Pixels of this size are in a range of 255, and a network that makes of them at most so many times that hands them on.
+RAW, GAIN = 20.0, 5.0
 
 
 def _halves(patient: Patient) -> Finding | None:
@@ -94,6 +94,24 @@ def _what(seen: Signals, bad: list[str]) -> str:
     return f"Numbers of type {seen.overflows[0]} on the way are" if seen.overflows else "The loss is"
 
 
+def _of_pixels(patient: Patient, largest: float) -> list[Cause]:
+    """The pixels, where they come in a range of 255 and the network only hands their size on."""
+    size = patient.signals.image_scale
+    if not (size > RAW and largest < GAIN * size):
+        return []
+    because = f"pixels have a size of {size:.3g} already, and the network multiplies it by {largest / size:.2g}"
+    names = ("not-normalised", "pixel-range") if bool(patient.images.min() < 0) else ("pixel-range", "not-normalised")
+    return [Cause(names[0], 1.0, because), Cause(names[1], 0.85, because)]
+
+
+def _remedies(patient: Patient, causes: list[Cause]) -> tuple[Remedy, ...]:
+    usual = (initialised(patient), normalised(patient), with_slow_start(patient))
+    if not any(cause.name == "pixel-range" for cause in causes):
+        return usual
+    changes = {"data.normalise": "imagenet"} if patient.recipe is not None else {}
+    return (Remedy("Normalise the pixels: less the mean, over the deviation.", changes), *usual)
+
+
 def check(patient: Patient) -> Finding | None:
     """The finding, or None where every part puts out a size that a network can work with."""
     seen = patient.signals
@@ -115,12 +133,13 @@ def check(patient: Patient) -> Finding | None:
     if not is_head:
         causes.append(Cause("initialisation", 0.9, f"each part multiplies the signal by {growth:.2g} on average"))
         if not seen.has_norms:
-            layers = len(passes.weighted(seen))
-            is_usual = layers >= DEEP and USUAL[0] <= seen.he_share <= USUAL[1]
-            because = f"none of {layers} layers is normalised, so nothing holds the size" + (
-                f"; their weights are of a usual size, {seen.he_share:.2g} of He's" if is_usual else ""
+            again = patient.drawn_again("he").main.scale
+            is_same = not again < LARGE_LOGITS  # whatever the weights are drawn by
+            because = f"none of {len(passes.weighted(seen))} layers is normalised, so nothing holds the size" + (
+                f": with He's weights it is {again:.2g}" if is_same else ""
             )
-            causes.append(Cause("no-normalisation", 0.95 if is_usual else 0.4, because))
+            causes.append(Cause("no-normalisation", 0.95 if is_same else 0.4, because))
+    causes += _of_pixels(patient, largest)
     return Finding(
         "signal-size",
         "error",
@@ -132,7 +151,7 @@ def check(patient: Patient) -> Finding | None:
             "size by part": {part.name: part.scale for part in parts},
         },
         tuple(causes),
-        (initialised(patient), normalised(patient), with_slow_start(patient)),
+        _remedies(patient, causes),
         SOURCE,
         layer=layer,
         curve=Curve(

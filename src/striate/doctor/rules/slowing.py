@@ -18,23 +18,25 @@ from striate.doctor.history import History, fall, level, parts
 
 SOURCE = "Sen 1968 (the trend)"
 
-_LEAST_ROWS, _SKIPPED = 20, 2
+_LEAST_ROWS, _LEAST_BY_FAR, _SKIPPED = 20, 8, 2
 # The last fifth against the first one: slower by this share, step by step, and surely. In a training of some minutes other
-# programs come and go, so it takes more there.
-_SLOWER, _SLOWER_SOON = 0.3, 0.4
-_SOON_S, _LEAST_S = 600.0, 120.0
+# programs come and go, so it takes more there, and one of less than two minutes is only told of unless it falls by far.
+_SLOWER, _SLOWER_SOON, _SLOWER_BY_FAR = 0.3, 0.4, 0.65
+_SOON_S, _SHORT_S = 600.0, 120.0
 _DEVIATIONS = 4.0
 
 
 def check(history: History) -> Finding | None:
     """A finding when the speed falls by nearly a third, from fifth to fifth of the training."""
-    rows = np.isfinite(history.steps["images_per_s"])
+    name = "images_per_s" if np.isfinite(history.steps["images_per_s"]).any() else "epochs_per_s"
+    rows = np.isfinite(history.steps[name])
     rows[:_SKIPPED] = False
     for resumed in history.resumed_at:
         rows &= ~((history.steps["step"] > resumed) & (np.cumsum(history.steps["step"] > resumed) <= _SKIPPED))
-    speed, step = history.steps["images_per_s"][rows], history.steps["step"][rows]
-    if len(speed) < _LEAST_ROWS:
-        raise NotJudged("too few records" if np.isfinite(history.steps["images_per_s"]).any() else "no speed and memory")
+    speed, step = history.steps[name][rows], history.steps["step"][rows]
+    least = _LEAST_ROWS if len(speed) and level(speed[-3:]) > (1 - _SLOWER_BY_FAR) * level(speed[:3]) else _LEAST_BY_FAR
+    if len(speed) < least:
+        raise NotJudged("too few records" if np.isfinite(history.steps[name]).any() else "no speed and memory")
     fifths = parts(speed, 5)
     first, now = fifths[0], fifths[-1]
     falls = [later < 0.97 * earlier for earlier, later in pairwise(fifths)]
@@ -43,19 +45,18 @@ def check(history: History) -> Finding | None:
     lasted = float(elapsed[-1] - elapsed[0]) if np.isfinite(elapsed[[0, -1]]).all() else math.inf
     slower = _SLOWER if lasted >= _SOON_S else _SLOWER_SOON
     down, error = fall(speed)
-    if lasted < _LEAST_S:
-        raise NotJudged("less than two minutes")
     if now > (1 - slower) * first or not is_steady or down < _DEVIATIONS * error:
         return None
+    what = "images" if name == "images_per_s" else "epochs"
     waited = parts(history.steps["wait_share"][rows], 5)
     is_loader = waited[-1] > waited[0] + 0.1
     return Finding(
         code="slowing",
-        severity="warning",
-        sentence=f"{first:,.0f} images per second at first, {now:,.0f} now: {1 - now / first:.0%} slower, and falling.",
+        severity="warning" if lasted >= _SHORT_S or now < (1 - _SLOWER_BY_FAR) * first else "note",
+        sentence=f"{first:,.3g} {what} per second at first, {now:,.3g} now: {1 - now / first:.0%} slower, and falling.",
         evidence={
-            "images per second at first": first,
-            "images per second now": now,
+            f"{what} per second at first": first,
+            f"{what} per second now": now,
             "share of waiting at first": waited[0],
             "share of waiting now": waited[-1],
             "memory at first [bytes]": level(history.steps["memory_bytes"][rows][:3]),
@@ -63,7 +64,7 @@ def check(history: History) -> Finding | None:
             "since step": int(step[0]),
         },
         causes=(
-            Cause("throughput-falling", 0.8, f"from {first:,.0f} to {now:,.0f} images per second"),
+            Cause("throughput-falling", 0.8, f"from {first:,.3g} to {now:,.3g} {what} per second"),
             Cause(
                 "waiting-for-data",
                 0.85 if is_loader else 0.2,
@@ -76,5 +77,5 @@ def check(history: History) -> Finding | None:
             Remedy("If it waits for images: a pack, or images in memory.", history.set(data_resident="yes") if is_loader else {}),
         ),
         source=SOURCE,
-        curve=history.column_curve("Speed", "images_per_s", "images per second"),
+        curve=history.column_curve("Speed", name, f"{what} per second"),
     )

@@ -21,14 +21,15 @@ from striate.doctor.rules.plateau_at_chance import is_validation_guessed, strong
 
 SOURCE = "Goodfellow, Bengio and Courville 2016, sections 5.2 and 11.4.1"
 
-# Training images are known no better than new ones when the two accuracies differ by less.
+# Training images are known no better than new ones when the two accuracies differ by less; and by what chance explains.
 _NO_GAP = 0.06
 # Poor: with more than this, the network did learn.
 _POOR = 0.7
 _LEAST_EVALUATIONS = 2
 # A training that has ended, its rate at less than the first share of its peak, need not stand still: it will learn no more. What
-# it learnt of its own images is then poor when it is less than the second share of the way from guessing to all of them.
-_ENDED, _LITTLE = 0.1, 0.3
+# it learnt of its own images is then poor when it is less than the second share of the way from guessing to all of them, and
+# worth knowing when it is less than the third.
+_ENDED, _LITTLE, _PARTLY = 0.1, 0.3, 0.6
 
 
 def check(history: History) -> Finding | None:
@@ -38,14 +39,15 @@ def check(history: History) -> Finding | None:
     if scores is None or told < _LEAST_EVALUATIONS:
         raise NotJudged("too few evaluations" if told else "no validation scores")
     stalled = _ended(history)
-    if stalled is None:
-        stalled = stall(history)
+    is_sure = stalled is not None and _learnt(history) < _LITTLE
+    if not is_sure and (stands := stall(history)) is not None:
+        stalled, is_sure = stands, True
     if stalled is None:
         return None
     train, val = _training(history), level(scores["top1"][-2:])
     if math.isnan(train):
         raise NotJudged("no training accuracies")
-    if not (train < _POOR and train - val < _NO_GAP and val - train < 2 * _NO_GAP):
+    if not (train < _POOR and train - val < _NO_GAP + _by_chance(history, train, val) and val - train < 2 * _NO_GAP):
         return None
     if is_validation_guessed(history):
         return None  # nothing that holds for other images is learnt: a larger network would learn by heart
@@ -53,7 +55,7 @@ def check(history: History) -> Finding | None:
         return None
     return Finding(
         code="underfitting",
-        severity="note" if decay_is_ahead(history) else "warning",
+        severity="warning" if is_sure and not decay_is_ahead(history) else "note",
         sentence=(
             f"Training images are answered no better than new ones ({train:.1%} and {val:.1%}), "
             f"and the training loss {'ends' if history.is_done else 'stands'} at {stalled.loss:.4g}."
@@ -84,16 +86,27 @@ def _ended(history: History) -> Stall | None:
     if not history.is_done or not known.any() or rows.sum() < 4:
         return None
     has_fallen = lr[known][-1] < _ENDED * lr[known].max()
-    # Where nobody says how many classes there are, the first loss does: about ln K before anything is learnt.
-    first = float(history.loss[rows][0])
-    guessed = math.exp(-(history.chance if history.chance is not None else first))
-    learnt = (_training(history) - guessed) / (1 - guessed)
-    if not has_fallen or not learnt < _LITTLE or not 0 < guessed < 0.5:
+    if not has_fallen or not _learnt(history) < _PARTLY:
         return None
     step, loss = history.steps["step"][rows], history.loss[rows]
     last = slice(-max(2, len(loss) // 3), None)
     down, error = fall(loss[last])
     return Stall(level(loss[last]), down, error, int(step[last][0]), int(step[-1]), jitter(loss[last]))
+
+
+def _learnt(history: History) -> float:
+    """How far from guessing to all of its training images the training came; NaN where that cannot be told."""
+    guessed = math.exp(-history.chance_or_first)
+    return (_training(history) - guessed) / (1 - guessed) if 0 < guessed <= 0.5 else math.nan
+
+
+def _by_chance(history: History, train: float, val: float) -> float:
+    """Two standard errors of the difference of two accuracies, where it is known of how many images they are."""
+    scores = [history.scores(split) for split in ("train-sample", "val")]
+    counts = [level(one["used"][-1:]) if one is not None else math.nan for one in scores]
+    if not all(count > 0 for count in counts):
+        return 0.0
+    return 2 * math.sqrt(sum(share * (1 - share) / count for share, count in zip((train, val), counts, strict=True)))
 
 
 def _training(history: History) -> float:

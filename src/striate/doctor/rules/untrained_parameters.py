@@ -18,6 +18,8 @@ from striate.doctor.patient import Patient
 SOURCE = "torch.nn.Parameter.requires_grad; torch.optim.Optimizer (the optimiser updates what it was given, silently)"
 # A smaller share of the parameters may rest without harm, as the unused head of a published network.
 SHARE = 0.005
+# The least share of numbers outside the network, of all that could learn, that is worth a word.
+STRAYS = 0.01
 # Names in a sentence.
 SHOWN = 4
 
@@ -36,6 +38,12 @@ def check(patient: Patient) -> Finding | None:
     if all(weight.gradient is None for weight in seen.weights):
         words = "Nothing comes back from the loss: no parameter gets a gradient. It is detached, or computed under no_grad."
         return _finding("error", words, list(seen.weights), count, "unused-parameters")
+    if seen.strays > STRAYS * (count + seen.strays):
+        words = (
+            f"{seen.strays:,} numbers take part in the output and are no parameters of the network: layers in a plain list or "
+            "dict, or tensors that are no nn.Parameter. The optimiser never gets them, and a checkpoint leaves them out."
+        )
+        return _finding("error", words, [], count, "unused-parameters")
     outside = _outside(patient)
     if len(outside) == len(seen.weights):
         words = "The optimiser holds none of the network's parameters: it was made for another network, or before a copy."
@@ -113,7 +121,8 @@ def _finding(severity: Severity, sentence: str, weights: Sequence[Weight], count
     advice = {
         "frozen-parameters": "Set requires_grad_(True) on them, take no_grad() and detach() away, or freeze with --freeze "
         "backbone, which says so in the run.",
-        "unused-parameters": "Give model.parameters() to the optimiser after the last change to the network, and look for "
+        "unused-parameters": "Keep layers in nn.ModuleList or nn.ModuleDict, and tensors in nn.Parameter. "
+        "Give model.parameters() to the optimiser after the last change to the network, and look for "
         "detach(), .data or no_grad() between them and the loss; delete layers that nothing uses.",
         "dead-units": "Look for a ReLU that is never positive behind them: lower biases or rates, or another start.",
     }[cause]

@@ -45,7 +45,7 @@ def check(patient: Patient) -> Finding | None:
     if patient.recipe is not None:
         by_loss = patient.recipe.loss.l2 > patient.recipe.optim.weight_decay
         changes = {"loss.l2": better / 2} if by_loss else {"optim.weight_decay": better}
-    causes = _causes(rate, decay, is_apart, steps)
+    causes = _causes(rate, decay, name, is_apart, steps)
     return Finding(
         "weight-decay",
         "error" if steps < VERY_SHORT else "warning",
@@ -72,9 +72,10 @@ def _remedies(patient: Patient, rate: float, better: float, changes: dict[str, o
     return Remedy(f"Take a learning rate of about {rate / 100:.2g}.", lower), weaker
 
 
-def _causes(rate: float, decay: float, is_apart: bool, steps: float) -> tuple[Cause, ...]:
-    """Decay or rate, whichever is further above what is usual: 0.1 and 5e-4 for SGD, 0.001 and 0.1 for AdamW."""
-    usual_rate, usual_decay = (1e-3, 0.1) if is_apart else (0.1, 5e-4)
+def _causes(rate: float, decay: float, name: str, is_apart: bool, steps: float) -> tuple[Cause, ...]:
+    """Decay or rate, whichever is further above what is usual: SGD's 0.1 and 5e-4, 0.001 of Adam's kin, AdamW's 0.1."""
+    usual_rate = 1e-3 if is_apart or name in ("Adam", "RMSprop") else 0.1
+    usual_decay = 0.1 if is_apart else 5e-4
     is_rate = rate / usual_rate > max(1.0, decay / usual_decay)
     high = Cause("weight-decay-high", 0.5 if is_rate else 0.9, f"{steps:.0f} steps to a third, where 1,000 and more are usual")
     return (Cause("learning-rate-high", 0.9, f"a rate of {rate:.3g}"), high) if is_rate else (high,)
