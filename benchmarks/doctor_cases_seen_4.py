@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from doctor_bench import Before, Bench, Case, During, Examined, Recorded
@@ -60,7 +60,7 @@ def seeded(make: Callable[[], Network]) -> Network:
 class Separable(nn.Sequential):
     """Depthwise and pointwise convolutions in turn, without normalisation. mode: of He's rule for all of them."""
 
-    def __init__(self, mode: str, width: int = 64, blocks: int = 8) -> None:
+    def __init__(self, mode: Literal["fan_in", "fan_out"], width: int = 64, blocks: int = 8) -> None:
         super().__init__(nn.Conv2d(3, width, 3, padding=1), nn.ReLU())
         for number in range(blocks):
             if number in (2, 5):
@@ -70,7 +70,7 @@ class Separable(nn.Sequential):
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 last = layer.groups == 1  # no ReLU stands behind a depthwise one
-                nn.init.kaiming_normal_(layer.weight, mode=mode, nonlinearity="relu" if last else "linear")  # type: ignore[arg-type]
+                nn.init.kaiming_normal_(layer.weight, mode=mode, nonlinearity="relu" if last else "linear")
                 assert layer.bias is not None
                 nn.init.zeros_(layer.bias)
 

@@ -237,3 +237,13 @@ def test_tanhs_of_another_height_are_saturated_at_their_own():
         model[0].bias.copy_(torch.tensor([9.0, -9.0, 9.0, 0.0]))
     seen = passes.look(model, *makers.images(4, 4), passes.summed(0.3))
     assert next(layer.saturated for layer in seen.layers if layer.name == "1") == pytest.approx(0.75)
+
+
+def test_parameters_of_the_loss_are_no_strays():
+    model, weight = makers.small(), torch.ones(1, requires_grad=True)
+    images, labels = makers.images(8)
+
+    def weighed(outputs, labels):
+        return weight * torch.nn.functional.cross_entropy(outputs, labels)
+
+    assert passes.look(model, images, labels, weighed).strays == 0

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -94,7 +94,7 @@ class Signals:
     total: the loss as it is minimised. he_share: the weights' deviation over that of He's start, in the median. overflows: of the
     numbers on the way that are kept for the backward pass, the types of those that left their range, whoever made them.
     resting_norms: batch norms that ran with their running statistics, as in evaluation.
-    strays: numbers that take part in the loss and could learn, and that are no parameters of the network.
+    strays: numbers that take part in the outputs and could learn, and that are no parameters of the network.
     """
 
     images: int
@@ -176,7 +176,7 @@ def look(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, total: Lo
                 if logits.requires_grad:
                     logits.retain_grad()
             loss = total(outputs, labels)
-            strays = _strays(loss, model)
+            strays = _strays(heads.values(), model)
             if loss.requires_grad:
                 loss.backward()  # type: ignore[no-untyped-call]
         shown = {name: _head(logits, labels) for name, logits in heads.items()}
@@ -240,11 +240,11 @@ class _Gates(TorchFunctionMode):
         return next((before for after, before in self._sigmoids if after is tensor), None)
 
 
-def _strays(loss: torch.Tensor, model: nn.Module) -> int:
-    """Numbers in tensors that the loss would send a gradient to and that the network does not know as its parameters."""
+def _strays(outputs: Iterable[torch.Tensor], model: nn.Module) -> int:
+    """Numbers in tensors that take part in the outputs, could learn, and are unknown to the network as its parameters."""
     own = {id(parameter) for parameter in model.parameters()}
     seen: set[Any] = set()
-    count, waiting = 0, [loss.grad_fn]
+    count, waiting = 0, [output.grad_fn for output in outputs]
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:

@@ -38,9 +38,10 @@ def check(patient: Patient) -> Finding | None:
     if all(weight.gradient is None for weight in seen.weights):
         words = "Nothing comes back from the loss: no parameter gets a gradient. It is detached, or computed under no_grad."
         return _finding("error", words, list(seen.weights), count, "unused-parameters")
-    if seen.strays > STRAYS * (count + seen.strays):
+    strays = seen.strays - _held_beside(patient)
+    if strays > STRAYS * (count + strays):
         words = (
-            f"{seen.strays:,} numbers take part in the output and are no parameters of the network: layers in a plain list or "
+            f"{strays:,} numbers take part in the output and are no parameters of the network: layers in a plain list or "
             "dict, or tensors that are no nn.Parameter. The optimiser never gets them, and a checkpoint leaves them out."
         )
         return _finding("error", words, [], count, "unused-parameters")
@@ -83,6 +84,15 @@ def _matters(patient: Patient, weight: Weight) -> bool:
         parameter.mul_(1.5).add_(0.1 * max(weight.scale, 1e-3))
         after = next(iter(passes.heads_of(patient.model(images)).values()))
         return not torch.equal(before, after)
+
+
+def _held_beside(patient: Patient) -> int:
+    """Numbers that a given optimiser holds beside the network's own."""
+    if patient.optimizer is None:
+        return 0
+    own = {id(parameter) for parameter in patient.model.parameters()}
+    held = (one for group in patient.optimizer.param_groups for one in group["params"])
+    return sum(one.numel() for one in held if id(one) not in own)
 
 
 def _outside(patient: Patient) -> list[Weight]:
